@@ -1,0 +1,131 @@
+"""From pixels and words to vectors, and from vectors to words."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, UInt8
+
+from git_jax import sharding
+from git_jax.nn.transformer import Dropout, LayerNorm
+
+# The statistics of CLIP's training pictures, with which every GIT was trained.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def normalise_pixels(
+    frames: UInt8[Array, "B F h w 3"] | Float[Array, "B F h w 3"],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    dtype: str,
+) -> Float[Array, "B F h w 3"]:
+    """Bytes become `(x / 255 - mean) / std`; floats are taken as normalised."""
+    if frames.dtype == jnp.uint8:
+        frames = (frames / 255.0 - jnp.array(mean)) / jnp.array(std)
+    return frames.astype(dtype)
+
+
+class PatchEmbed(nn.Module):
+    """Cuts frames into patches and maps each to a vector; rows of patches first.
+
+    A convolution whose stride is its size, written as one matrix product.
+    """
+
+    width: int
+    patch: int
+    bias: bool = False
+    std: float = 0.02
+
+    @nn.compact
+    def __call__(self, frames: Float[Array, "B h w 3"]) -> Float[Array, "B N D"]:
+        rows, high, wide, _ = frames.shape
+        p = self.patch
+        if high % p or wide % p:
+            raise ValueError(
+                f"a picture of {high} x {wide} pixels cannot be cut into patches of "
+                f"{p}; use sizes divisible by {p}"
+            )
+        kernel = self.param(
+            "kernel", nn.initializers.normal(self.std), (p, p, 3, self.width)
+        ).astype(frames.dtype)
+        patches = frames.reshape(rows, high // p, p, wide // p, p, 3)
+        tokens = jnp.einsum("bhpwqc,pqcd->bhwd", patches, kernel)
+        if self.bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.width,))
+            tokens += bias.astype(frames.dtype)
+        return tokens.reshape(rows, -1, self.width)
+
+
+class Head(NamedTuple):
+    """What turns a vector into scores of words."""
+
+    kernel: Float[Array, "V D"]
+    bias: Float[Array, " V"]
+
+
+def logits(x: Float[Array, "... D"], head: Head) -> Float[Array, "... V"]:
+    """Scores of the vocabulary, float32, from vectors of any type."""
+    kernel = head.kernel.astype(x.dtype)
+    scores = jnp.einsum("...d,vd->...v", x, kernel, preferred_element_type=jnp.float32)
+    return scores + head.bias
+
+
+class TextEmbed(nn.Module):
+    """Word and position embeddings under a LayerNorm, and the head over the words.
+
+    There is no token-type embedding. A tied head has the word embedding for its
+    kernel (the original release), an untied one a kernel of its own (the Hugging Face
+    port); both have a bias.
+
+    Args:
+        vocabulary: rows of the word embedding, at least the tokenizer's size.
+        positions: the longest text.
+        tied: whether the head is the word embedding.
+        epsilon: of the LayerNorm, 1e-8 in the original release.
+    """
+
+    width: int = 768
+    vocabulary: int = 30522
+    positions: int = 1024
+    tied: bool = True
+    epsilon: float = 1e-8
+    dropout: float = 0.1
+    std: float = 0.02
+
+    def setup(self) -> None:
+        normal = nn.initializers.normal(self.std)
+        shape = (self.vocabulary, self.width)
+        self.word = self.param("word", normal, shape)
+        self.position = self.param("position", normal, (self.positions, self.width))
+        self.norm = LayerNorm(self.epsilon)
+        self.drop = Dropout(self.dropout)
+        self.output_bias = self.param(
+            "output_bias", nn.initializers.zeros, (self.vocabulary,)
+        )
+        if not self.tied:
+            self.output = self.param("output", normal, shape)
+
+    def __call__(
+        self,
+        tokens: Int[Array, "R T"],
+        position: Int[Array, "R T"] | None = None,
+        dtype: str = "float32",
+    ) -> Float[Array, "R T D"]:
+        """Vectors of tokens; positions count from 0 unless they are given."""
+        length = tokens.shape[1]
+        if length > self.positions:
+            raise ValueError(
+                f"a text of {length} tokens does not fit the {self.positions} "
+                f"positions of the model; shorten it or raise embed.positions"
+            )
+        if position is None:
+            place = self.position[None, :length]
+        else:
+            place = self.position[position]
+        x = self.norm(self.word[tokens] + place)
+        return sharding.constrain(self.drop(x.astype(dtype)), "B T D")
+
+    def head(self) -> Head:
+        """The map from the decoder's vectors to scores of words."""
+        return Head(self.word if self.tied else self.output, self.output_bias)

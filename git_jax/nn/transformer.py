@@ -1,0 +1,478 @@
+"""The one transformer of the project: attention, MLP, layer and stack.
+
+A stack runs in two ways over the same parameters. `Stack.__call__` reads one sequence
+under any mask. `prefixed`, `remember` and `extend` read two parties: a *prefix* (the
+image) that sees only itself, and a text that sees the prefix and its own past. The two
+ways are equal; the second never builds the square mask, does nothing for the prefix in
+the last layer beyond its keys and values, and lets any number of texts (captions,
+questions, beams) share one prefix.
+
+Arrays are computed in the type of the input: parameters are float32 and are cast to it,
+norms, attention logits and softmax are float32 always. Dropout acts where `apply` is
+given a `dropout` key.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from git_jax import sharding
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+}
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
+
+# What the backward pass finds in memory; all else is computed again. "none" keeps
+# everything, "dots" what matrix products with parameters gave, "full" a layer's input.
+REMAT: dict[str, Any] = {
+    "none": jax.checkpoint_policies.everything_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+Remat = Literal["none", "dots", "full"]
+
+
+class Memory(NamedTuple):
+    """What a party can be asked for: its keys and values, `[... B S H K]` each."""
+
+    keys: Float[Array, "... S H K"]
+    values: Float[Array, "... S H K"]
+
+
+class Seen(NamedTuple):
+    """A memory as some queries see it.
+
+    The memory may have fewer rows than the queries: `R = B * G` query rows, `G`
+    consecutive ones of which share a row of it. `mask` is boolean, broadcastable to
+    `[R H T S]`; None lets every query see every key.
+    """
+
+    memory: Memory
+    mask: Bool[Array, "..."] | None = None
+
+
+@struct.dataclass
+class Cache:
+    """The text's own keys and values while it is being written, and how long it is.
+
+    `memory` has room for `S` tokens: `[depth R S H K]`; slot `s` of row `r` holds
+    something where `s < length[r]`.
+    """
+
+    memory: Memory
+    length: Int[Array, " R"]
+
+
+class Linear(nn.Module):
+    """`x @ kernel + bias`, over the last `contract` dimensions of `x`."""
+
+    features: tuple[int, ...]
+    contract: int = 1
+    bias: bool = True
+    std: float = 0.02
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        inputs = x.shape[-self.contract :]
+        kernel = self.param(
+            "kernel", nn.initializers.normal(self.std), inputs + self.features
+        )
+        y = jnp.tensordot(x, kernel.astype(x.dtype), axes=self.contract)
+        if self.bias:
+            bias = self.param("bias", nn.initializers.zeros, self.features)
+            y = y + bias.astype(x.dtype)
+        return y
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation with float32 statistics, returned in the type of `x`."""
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        wide = x.astype(jnp.float32)
+        centred = wide - wide.mean(axis=-1, keepdims=True)
+        variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+        y = centred * jax.lax.rsqrt(variance + self.epsilon)
+        return (y * scale + bias).astype(x.dtype)
+
+
+class Dropout(nn.Module):
+    """Dropout where a `dropout` key is given, the identity elsewhere."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        return nn.Dropout(self.rate)(x, deterministic=not self.has_rng("dropout"))
+
+
+def _logits(
+    query: Float[Array, "R T H K"], seen: Seen
+) -> Float[Array, "R H T S"]:
+    rows, length, heads, width = query.shape
+    keys, mask = seen.memory.keys, seen.mask
+    group = rows // keys.shape[0]
+    logits = jnp.einsum(
+        "bgthk,bshk->bghts",
+        query.reshape(-1, group, length, heads, width),
+        keys,
+        preferred_element_type=jnp.float32,
+    ).reshape(rows, heads, length, keys.shape[1])
+    logits *= width**-0.5
+    if mask is None:
+        return logits
+    if 1 < mask.shape[0] < rows:
+        mask = jnp.repeat(mask, group, axis=0)
+    return jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
+
+
+def _read(
+    weights: Float[Array, "R H T S"], values: Float[Array, "B S H K"]
+) -> Float[Array, "R T H K"]:
+    rows, heads, length, size = weights.shape
+    group = rows // values.shape[0]
+    return jnp.einsum(
+        "bghts,bshk->bgthk",
+        weights.reshape(-1, group, heads, length, size),
+        values,
+    ).reshape(rows, length, heads, values.shape[-1])
+
+
+class Attention(nn.Module):
+    """Multi-head attention over several memories with one softmax."""
+
+    width: int
+    heads: int
+    dropout: float = 0.0
+    std: float = 0.02
+
+    def setup(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(
+                f"width {self.width} is not divisible by heads {self.heads}; give a "
+                f"number of heads that divides it"
+            )
+        head = (self.heads, self.width // self.heads)
+        self.query = Linear(head, std=self.std)
+        self.key = Linear(head, std=self.std)
+        self.value = Linear(head, std=self.std)
+        self.out = Linear((self.width,), contract=2, std=self.std)
+        self.drop = Dropout(self.dropout)
+
+    def remember(self, x: Float[Array, "R T D"]) -> Memory:
+        """The keys and values of `x`, for itself and for others."""
+        keys = sharding.constrain(self.key(x), "B T H K")
+        return Memory(keys, sharding.constrain(self.value(x), "B T H K"))
+
+    def __call__(
+        self, x: Float[Array, "R T D"], seen: Sequence[Seen]
+    ) -> Float[Array, "R T D"]:
+        query = sharding.constrain(self.query(x), "B T H K")
+        logits = jnp.concatenate([_logits(query, s) for s in seen], axis=-1)
+        weights = self.drop(jax.nn.softmax(logits).astype(x.dtype))
+        ends = list(accumulate(s.memory.keys.shape[1] for s in seen))
+        parts = jnp.split(weights, ends[:-1], axis=-1)
+        read = [_read(w, s.memory.values) for w, s in zip(parts, seen, strict=True)]
+        return self.out(sum(read[1:], start=read[0]))
+
+
+class Mlp(nn.Module):
+    """Two linear maps with an activation between them."""
+
+    width: int
+    mlp: int
+    activation: Activation = "gelu"
+    std: float = 0.02
+
+    def setup(self) -> None:
+        self.up = Linear((self.mlp,), std=self.std)
+        self.down = Linear((self.width,), std=self.std)
+
+    def __call__(self, x: Float[Array, "R T D"]) -> Float[Array, "R T D"]:
+        hidden = sharding.constrain(self.up(x), "B T M")
+        return self.down(ACTIVATIONS[self.activation](hidden))
+
+
+class Layer(nn.Module):
+    """Self-attention, then MLP, each on a residual.
+
+    `norm="pre"` is `x + f(norm(x))` (ViT, CLIP, GPT), `norm="post"` is
+    `norm(x + f(x))` (BERT and GIT's decoder).
+    """
+
+    width: int
+    heads: int
+    mlp: int
+    norm: Literal["pre", "post"] = "pre"
+    activation: Activation = "gelu"
+    epsilon: float = 1e-5
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    std: float = 0.02
+
+    def setup(self) -> None:
+        self.attention = Attention(
+            self.width, self.heads, self.attention_dropout, self.std
+        )
+        self.attention_norm = LayerNorm(self.epsilon)
+        self.ffn = Mlp(self.width, self.mlp, self.activation, self.std)
+        self.ffn_norm = LayerNorm(self.epsilon)
+        self.drop = Dropout(self.dropout)
+
+    def remember(self, x: Float[Array, "R T D"]) -> Memory:
+        """Keys and values of `x`, the layer's input."""
+        return self.attention.remember(
+            self.attention_norm(x) if self.norm == "pre" else x
+        )
+
+    def __call__(
+        self, x: Float[Array, "R T D"], seen: Sequence[Seen]
+    ) -> Float[Array, "R T D"]:
+        if self.norm == "pre":
+            x = x + self.drop(self.attention(self.attention_norm(x), seen))
+            x = x + self.drop(self.ffn(self.ffn_norm(x)))
+        else:
+            x = self.attention_norm(x + self.drop(self.attention(x, seen)))
+            x = self.ffn_norm(x + self.drop(self.ffn(x)))
+        return sharding.constrain(x, "B T D")
+
+    def alone(
+        self, x: Float[Array, "R T D"], mask: Bool[Array, "..."] | None
+    ) -> Float[Array, "R T D"]:
+        """The layer over one sequence under a mask."""
+        return self(x, [Seen(self.remember(x), mask)])
+
+    def after(
+        self,
+        prefix: Float[Array, "B N D"],
+        x: Float[Array, "R T D"],
+        prefix_mask: Bool[Array, "..."] | None,
+        mask: Bool[Array, "..."] | None,
+    ) -> Float[Array, "R T D"]:
+        """The layer over a text behind a prefix; what the prefix does is left out."""
+        prefix_seen = Seen(self.remember(prefix), prefix_mask)
+        return self(x, [prefix_seen, Seen(self.remember(x), mask)])
+
+    def both(
+        self,
+        prefix: Float[Array, "B N D"],
+        x: Float[Array, "R T D"],
+        prefix_mask: Bool[Array, "..."] | None,
+        mask: Bool[Array, "..."] | None,
+    ) -> tuple[Float[Array, "B N D"], Float[Array, "R T D"]]:
+        """The layer over a prefix and over a text behind it."""
+        prefix_seen = Seen(self.remember(prefix), prefix_mask)
+        x = self(x, [prefix_seen, Seen(self.remember(x), mask)])
+        return self(prefix, [prefix_seen]), x
+
+
+class Stack(nn.Module):
+    """`depth` equal layers, their parameters stacked on a leading dimension.
+
+    Args:
+        scan: compile one layer and loop over it; False writes the layers out, which
+            compiles longer and gives the compiler more to fuse. The results are equal.
+        remat: what is kept for the backward pass, a name of `REMAT`.
+        final_norm: a LayerNorm on what leaves the last layer.
+    """
+
+    width: int = 768
+    depth: int = 6
+    heads: int = 12
+    mlp: int = 3072
+    norm: Literal["pre", "post"] = "pre"
+    activation: Activation = "gelu"
+    epsilon: float = 1e-5
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    std: float = 0.02
+    final_norm: bool = False
+    scan: bool = True
+    remat: Remat = "none"
+
+    def setup(self) -> None:
+        self.layers = self.param("layers", self._init)
+        if self.final_norm:
+            self.norm_out = LayerNorm(self.epsilon)
+
+    @property
+    def layer(self) -> Layer:
+        """The layer that the stack repeats, without parameters of its own."""
+        return Layer(
+            width=self.width,
+            heads=self.heads,
+            mlp=self.mlp,
+            norm=self.norm,
+            activation=self.activation,
+            epsilon=self.epsilon,
+            dropout=self.dropout,
+            attention_dropout=self.attention_dropout,
+            std=self.std,
+            parent=None,
+        )
+
+    def _init(self, key: Array) -> dict[str, Any]:
+        x = jnp.zeros((1, 1, self.width))
+
+        def one(key: Array) -> dict[str, Any]:
+            return self.layer.init(key, x, None, method="alone")["params"]
+
+        return jax.vmap(one)(jax.random.split(key, self.depth))
+
+    def _scanned(self) -> dict[str, Any]:
+        """What each layer is given: its parameters and, in training, its key."""
+        scanned = {"params": self.layers}
+        if self.has_rng("dropout") and (self.dropout or self.attention_dropout):
+            key = self.make_rng("dropout")
+            scanned["dropout"] = jax.random.split(key, self.depth)
+        return scanned
+
+    def _loop(
+        self, body: Callable[..., tuple[Any, Any]], carry: Any, scanned: Any
+    ) -> tuple[Any, Any]:
+        """`carry, outputs = body(carry, scanned[i])` for each layer, rematerialised."""
+        if self.remat != "none":
+            body = jax.checkpoint(
+                body, policy=REMAT[self.remat], prevent_cse=not self.scan
+            )
+        depth = jax.tree.leaves(scanned)[0].shape[0]
+        if self.scan or depth == 0:
+            return jax.lax.scan(body, carry, scanned)
+        outputs = []
+        for i in range(depth):
+            carry, output = body(carry, jax.tree.map(lambda leaf: leaf[i], scanned))
+            outputs.append(output)
+        return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
+
+    def _apply(self, given: dict[str, Any], *args: Any, method: str) -> Any:
+        rngs = {"dropout": given["dropout"]} if "dropout" in given else None
+        return self.layer.apply(
+            {"params": given["params"]}, *args, rngs=rngs, method=method
+        )
+
+    def _out(self, x: Float[Array, "R T D"]) -> Float[Array, "R T D"]:
+        return self.norm_out(x) if self.final_norm else x
+
+    def __call__(
+        self, x: Float[Array, "R T D"], mask: Bool[Array, "..."] | None = None
+    ) -> Float[Array, "R T D"]:
+        """One sequence under one mask (None: every token sees every token)."""
+
+        def body(x: Array, given: dict[str, Any]) -> tuple[Array, None]:
+            return self._apply(given, x, mask, method="alone"), None
+
+        x, _ = self._loop(body, x, self._scanned())
+        return self._out(x)
+
+    def prefixed(
+        self,
+        prefix: Float[Array, "B N D"],
+        x: Float[Array, "R T D"],
+        *,
+        mask: Bool[Array, "..."] | None,
+        prefix_mask: Bool[Array, "..."] | None = None,
+    ) -> Float[Array, "R T D"]:
+        """A text behind a prefix that does not see it; `R / B` texts share a prefix.
+
+        Equal to `__call__` on the two joined, under the mask by levels, and read at
+        the text. The last layer computes only keys and values for the prefix.
+        """
+
+        def body(
+            carry: tuple[Array, Array], given: dict[str, Any]
+        ) -> tuple[tuple[Array, Array], None]:
+            return self._apply(given, *carry, prefix_mask, mask, method="both"), None
+
+        def end(
+            carry: tuple[Array, Array], given: dict[str, Any]
+        ) -> tuple[Array, None]:
+            return self._apply(given, *carry, prefix_mask, mask, method="after"), None
+
+        first, last = _split_last(self._scanned())
+        carry, _ = self._loop(body, (prefix, x), first)
+        x, _ = self._once(end, carry, last)
+        return self._out(x)
+
+    def remember(
+        self,
+        prefix: Float[Array, "B N D"],
+        prefix_mask: Bool[Array, "..."] | None = None,
+    ) -> Memory:
+        """The prefix's keys and values in every layer, `[depth B N H K]`."""
+
+        def body(prefix: Array, given: dict[str, Any]) -> tuple[Array, Memory]:
+            memory = self._apply(given, prefix, method="remember")
+            seen = [Seen(memory, prefix_mask)]
+            return self._apply(given, prefix, seen, method="__call__"), memory
+
+        first, last = _split_last(self._scanned())
+        prefix, memory = self._loop(body, prefix, first)
+        top = self._apply(last, prefix, method="remember")
+        return jax.tree.map(lambda low, high: jnp.concatenate([low, high[None]]),
+                            memory, top)
+
+    def extend(
+        self,
+        x: Float[Array, "R T D"],
+        prefix: Memory,
+        cache: Cache,
+        valid: Bool[Array, "R T"],
+        *,
+        prefix_mask: Bool[Array, "..."] | None = None,
+    ) -> tuple[Float[Array, "R T D"], Cache]:
+        """`T` more tokens of a text behind a remembered prefix.
+
+        Row `r` goes on at its own `cache.length[r]`; its tokens come first and what
+        is not `valid` is padding behind them, to be written over by the next call.
+        """
+        rows = jnp.arange(x.shape[0])[:, None]
+        position = cache.length[:, None] + jnp.arange(x.shape[1])
+        slots = jnp.arange(cache.memory.keys.shape[2])
+        mask = (slots <= position[:, :, None])[:, None]
+
+        def body(
+            x: Array, given: tuple[dict[str, Any], Memory, Memory]
+        ) -> tuple[Array, Memory]:
+            layer, before, own = given
+            new = self._apply(layer, x, method="remember")
+            own = jax.tree.map(
+                lambda held, more: held.at[rows, position].set(more, mode="drop"),
+                own, new,
+            )
+            seen = [Seen(before, prefix_mask), Seen(own, mask)]
+            return self._apply(layer, x, seen, method="__call__"), own
+
+        x, memory = self._loop(body, x, (self._scanned(), prefix, cache.memory))
+        length = cache.length + valid.sum(axis=1, dtype=jnp.int32)
+        return self._out(x), Cache(memory, length)
+
+    def empty_cache(self, rows: int, size: int, dtype: Any = jnp.float32) -> Cache:
+        """A cache for `rows` texts of at most `size` tokens each."""
+        shape = (self.depth, rows, size, self.heads, self.width // self.heads)
+        memory = Memory(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+        return Cache(memory, jnp.zeros(rows, jnp.int32))
+
+    def _once(
+        self, body: Callable[..., tuple[Any, Any]], carry: Any, given: Any
+    ) -> tuple[Any, Any]:
+        if self.remat != "none":
+            body = jax.checkpoint(body, policy=REMAT[self.remat])
+        return body(carry, given)
+
+
+def _split_last(scanned: Any) -> tuple[Any, Any]:
+    first = jax.tree.map(lambda leaf: leaf[:-1], scanned)
+    return first, jax.tree.map(lambda leaf: leaf[-1], scanned)

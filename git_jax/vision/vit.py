@@ -1,0 +1,85 @@
+"""The Vision Transformer (2010.11929), with the options of CLIP (2103.00020)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from git_jax import sharding
+from git_jax.nn.embed import PatchEmbed
+from git_jax.nn.transformer import Activation, LayerNorm, Remat, Stack
+
+
+class ViT(nn.Module):
+    """Frames in, a class token (if any) and a token for each patch out.
+
+    The defaults are CLIP's ViT-B/16, GIT_B's encoder: a patch embedding without bias,
+    a norm before the blocks and one on *every* token after them.
+
+    Args:
+        size: side of the square pictures, in pixels.
+        patch: side of a patch, in pixels.
+        class_token: whether a learned token stands in front of the patches.
+        norm_before: CLIP's LayerNorm in front of the first block.
+        patch_bias: whether the patch embedding has a bias.
+        scan, remat: as in `Stack`.
+    """
+
+    size: int = 224
+    patch: int = 16
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp: int = 3072
+    activation: Activation = "quick_gelu"
+    epsilon: float = 1e-5
+    class_token: bool = True
+    norm_before: bool = True
+    patch_bias: bool = False
+    std: float = 0.02
+    scan: bool = True
+    remat: Remat = "none"
+
+    def setup(self) -> None:
+        if self.size % self.patch:
+            raise ValueError(
+                f"ViT: size {self.size} is not divisible by patch {self.patch}"
+            )
+        normal = nn.initializers.normal(self.std)
+        self.patches = PatchEmbed(self.width, self.patch, self.patch_bias, self.std)
+        count = (self.size // self.patch) ** 2 + self.class_token
+        self.position = self.param("position", normal, (count, self.width))
+        if self.class_token:
+            self.cls = self.param("cls", normal, (self.width,))
+        if self.norm_before:
+            self.norm_in = LayerNorm(self.epsilon)
+        self.stack = Stack(
+            width=self.width,
+            depth=self.depth,
+            heads=self.heads,
+            mlp=self.mlp,
+            norm="pre",
+            activation=self.activation,
+            epsilon=self.epsilon,
+            std=self.std,
+            final_norm=True,
+            scan=self.scan,
+            remat=self.remat,
+        )
+
+    def __call__(self, frames: Float[Array, "B F h w 3"]) -> Float[Array, "B F N D"]:
+        """Encodes each frame on its own."""
+        batch, count, high, wide, _ = frames.shape
+        if (high, wide) != (self.size, self.size):
+            raise ValueError(
+                f"the encoder is made for {self.size} x {self.size} pixels and got "
+                f"{high} x {wide}; set the loader's image size or model.encoder.size"
+            )
+        x = self.patches(frames.reshape(batch * count, high, wide, 3))
+        if self.class_token:
+            cls = jnp.broadcast_to(self.cls.astype(x.dtype), (len(x), 1, self.width))
+            x = jnp.concatenate([cls, x], axis=1)
+        x = sharding.constrain(x + self.position.astype(x.dtype), "B T D")
+        if self.norm_before:
+            x = self.norm_in(x)
+        x = self.stack(x)
+        return x.reshape(batch, count, *x.shape[1:])
