@@ -1,0 +1,394 @@
+"""The command line: `--config=FILE:NAME --config.model.encoder.depth=6 --workdir=DIR`.
+
+    def define() -> None:
+        flags.DEFINE_string("workdir", None, "Where the run is kept.")
+
+    def main(command: Command) -> int | None:
+        config = command.config()                 # of --config, with its overrides
+        train(config, command.flags.workdir)
+
+    if __name__ == "__main__":
+        run(main, define)
+
+The flags are absl's. A config file is Python: each public function without parameters
+is a variant, `FILE:NAME` calls NAME and `FILE` alone calls `get_config`; a file of
+ml_collections' own convention, `get_config(NAME)`, works as well. `FILE` may also be
+the `config.json` of a run. What a user can get wrong ends in one line on stderr,
+`error: ...`, and exit code 1; a bug of ours ends in its traceback.
+"""
+
+from __future__ import annotations
+
+import ast
+import collections.abc
+import contextlib
+import dataclasses
+import enum
+import importlib.util
+import inspect
+import pathlib
+import sys
+import sysconfig
+import traceback
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Union
+
+import ml_collections
+from absl import app, flags
+from ml_collections import ConfigDict
+
+from git_jax import config as tree
+from git_jax.config import (
+    CLASS,
+    Node,
+    adopt,
+    describe,
+    fields,
+    fit,
+    name_of,
+    require,
+    resolve,
+    short,
+    unknown,
+)
+
+# ------------------------------------------------------------------------- overrides
+
+
+def read(text: str, kind: Any) -> Any:
+    """The value that `text`, from a command line, means for the annotation `kind`.
+
+    `none` is None where that is legal; `1,2,3` and `(1, 2, 3)` are tuples; a function
+    is `module:name`. Raises TypeError or ValueError where it means nothing.
+    """
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        if types.NoneType in inner and text.lower() == "none":
+            return None
+        members = [member for member in inner if member is not types.NoneType]
+        for member in sorted(members, key=lambda member: member is str):
+            with contextlib.suppress(TypeError, ValueError):
+                return read(text, member)
+        raise TypeError
+    if origin is Literal:
+        chosen = [option for option in inner if str(option) == text]
+        return require(chosen, bool(chosen))[0]
+    bare = origin or kind
+    if bare is str:
+        return text
+    if bare is bool:
+        words = {"true": True, "1": True, "false": False, "0": False}
+        return words[require(text.lower(), text.lower() in words)]
+    if bare is int:
+        return int(text, 0)
+    if bare is float:
+        return float(text)
+    if isinstance(bare, type) and issubclass(bare, enum.Enum):
+        return bare[require(text, text in bare.__members__)]
+    if bare is collections.abc.Callable or bare is type:
+        return resolve(text)
+    if bare in (list, tuple, collections.abc.Sequence, collections.abc.Iterable):
+        literal = _literal(text)
+        if not isinstance(literal, list | tuple):
+            parts = [part.strip() for part in text.strip("()[] ").split(",")]
+            of = inner[0] if inner else Any
+            literal = [read(part, of) for part in parts if part]
+        return fit(adopt(tuple(literal)), kind)
+    return fit(adopt(_literal(text)), kind)
+
+
+def _literal(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def override(config: ConfigDict, path: str, text: str | None) -> None:
+    """Sets `path` ("model.encoder.depth") of `config` to what `text` means there.
+
+    None, a bare flag, is true. Raises ValueError naming the legal fields or the type.
+    """
+    *way, last = path.replace("[", ".").replace("]", "").split(".")
+    holder: Any = config
+    for part in way:
+        holder = holder[_key(holder, part)]
+    key = _key(holder, last)
+    if isinstance(holder, Node):
+        owner, kind = (
+            f"{name_of(holder[CLASS])}.{last}",
+            fields(holder[CLASS])[key].kind,
+        )
+    else:
+        owner, kind = path, _kind_in(holder, key)
+    held = holder[key]
+    try:
+        if isinstance(held, ConfigDict) and not (text or "").startswith("{"):
+            value = fit(_literal(text or ""), types.NoneType)
+            value = fit(value, kind) if isinstance(holder, Node) else value
+        else:
+            value = read("true" if text is None else text, kind)
+    except (TypeError, ValueError):
+        if isinstance(held, Node):
+            raise ValueError(
+                f"{owner} holds a {name_of(held[CLASS])}: set its fields, "
+                f"{', '.join(name for name in held if name != CLASS)}"
+            ) from None
+        raise ValueError(
+            f"{owner} is {describe(kind)}, not {'true' if text is None else text!r}"
+        ) from None
+    holder[key] = value
+
+
+def _key(holder: Any, part: str) -> Any:
+    """`part` of a path as a key of `holder`, or ValueError naming those it has."""
+    if isinstance(holder, list | tuple):
+        if part.isdigit() and int(part) < len(holder):
+            return int(part)
+        raise ValueError(unknown("the sequence", part, range(len(holder)), "item"))
+    if not isinstance(holder, ConfigDict):
+        raise ValueError(f"{short(holder)} has no field {part!r}; it is a value")
+    if part in holder and part != CLASS:
+        return part
+    owner = name_of(holder[CLASS]) if isinstance(holder, Node) else "the config"
+    raise ValueError(unknown(owner, part, holder))
+
+
+def _kind_in(holder: Any, key: Any) -> Any:
+    """What an entry of a plain ConfigDict or a sequence may hold: more of the same."""
+    kind = type(holder[key]) if not isinstance(holder, ConfigDict) else None
+    kind = kind or holder.get_type(key)
+    return Any if kind is types.NoneType else kind
+
+
+# ----------------------------------------------------------------------- config files
+
+
+def load(name: str) -> ConfigDict:
+    """The config called `FILE`, `FILE:NAME` or `RUN/config.json`.
+
+    Raises ValueError for a missing file, an unknown variant (naming the legal ones) and
+    for whatever goes wrong in the file, with its line.
+    """
+    path, variant = _split(name)
+    if not path.is_file():
+        beside = sorted(str(p) for p in path.parent.glob("*.py"))
+        there = f"; beside it: {', '.join(beside)}" if beside else ""
+        raise ValueError(f"--config={name}: no file {path}{there}")
+    if path.suffix == ".json":
+        if variant:
+            raise ValueError(f"--config={name}: a JSON config has no variants")
+        return tree.load(path)
+    with _errors_of(path):
+        module = _execute(path)
+        config = _variant(module, path, variant)()
+    if not isinstance(config, ConfigDict):
+        raise ValueError(f"--config={name}: a ConfigDict was expected, not {config!r}")
+    return config
+
+
+def _split(name: str) -> tuple[pathlib.Path, str]:
+    path, colon, variant = name.rpartition(":")
+    if not colon or pathlib.Path(name).is_file():
+        return pathlib.Path(name), ""
+    return pathlib.Path(path), variant
+
+
+def _execute(path: pathlib.Path) -> types.ModuleType:
+    found = importlib.util.spec_from_file_location(f"config_file_{path.stem}", path)
+    if found is None or found.loader is None:
+        raise ValueError(f"{path}: a config file is Python (.py) or a run's .json")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[module.__name__] = module  # dataclasses look their module up there
+    found.loader.exec_module(module)
+    return module
+
+
+def _variant(
+    module: types.ModuleType, path: pathlib.Path, name: str
+) -> Callable[[], ConfigDict]:
+    variants = {
+        key: value
+        for key, value in vars(module).items()
+        if inspect.isfunction(value)
+        and value.__module__ == module.__name__
+        and not key.startswith("_")
+        and not _needs_arguments(value)
+    }
+    get_config = getattr(module, "get_config", None)
+    if not name and "get_config" in variants:
+        return variants["get_config"]
+    if name in variants:
+        return variants[name]
+    if (
+        name
+        and inspect.isfunction(get_config)
+        and inspect.signature(get_config).parameters
+    ):
+        return lambda: get_config(name)
+    named = sorted(set(variants) - {"get_config"})
+    if not name:
+        raise ValueError(
+            f"{path} has no get_config(): name a variant, as in --config={path}:NAME, "
+            f"of {', '.join(named) or 'none'}"
+        )
+    raise ValueError(unknown(str(path), name, named, "variant"))
+
+
+def _needs_arguments(function: Callable[..., Any]) -> bool:
+    return any(
+        p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        for p in inspect.signature(function).parameters.values()
+    )
+
+
+@contextlib.contextmanager
+def _errors_of(path: pathlib.Path) -> Any:
+    """Turns what the author of the file at `path` did wrong into one ValueError."""
+    try:
+        yield
+    except SyntaxError as error:
+        raise ValueError(f"{error.filename}:{error.lineno}: {error.msg}") from error
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [f.lineno for f in frames if _same(f.filename, path)]
+        innermost = frames[-1].filename
+        theirs = _same(innermost, path) or _within(innermost, ml_collections)
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        if not lines or not (theirs or isinstance(error, ValueError | ImportError)):
+            raise
+        raise ValueError(f"{path}:{lines[-1]}: {kind}{error}") from error
+
+
+def _same(filename: str, path: pathlib.Path) -> bool:
+    return pathlib.Path(filename).absolute() == path.absolute()
+
+
+def _within(filename: str, package: types.ModuleType) -> bool:
+    root = pathlib.Path(str(package.__file__)).parent
+    return pathlib.Path(filename).is_relative_to(root)
+
+
+# ------------------------------------------------------------------------ entry points
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A parsed command line: absl's `flags`, the `arguments` that are no flags, and the
+    `overrides` (path, text) of the config in their order."""
+
+    flags: flags.FlagValues
+    arguments: list[str]
+    overrides: list[tuple[str, str | None]]
+
+    def config(self, default: str | None = None) -> ConfigDict:
+        """The config of `--config`, or `default` without one, overridden and locked."""
+        name = self.flags.config or default
+        if name is None:
+            raise ValueError(
+                "--config is missing: name a file, such as configs/scenes.py:tiny"
+            )
+        config = load(name)
+        for path, text in self.overrides:
+            try:
+                override(config, path, text)
+            except ValueError as error:
+                value = "" if text is None else f"={text}"
+                raise ValueError(f"--config.{path}{value}: {error}") from None
+        return config.lock()
+
+
+def parse(
+    argv: Sequence[str],
+    define: Callable[[], None] | None = None,
+    values: flags.FlagValues = flags.FLAGS,
+) -> Command:
+    """Parses `argv` (the program first) into absl's flags and the config's overrides.
+
+    `define` defines the flags of this command; `--config` is defined here.
+    """
+    if "config" not in values:
+        flags.DEFINE_string(
+            "config",
+            None,
+            "The config: FILE, FILE:VARIANT or RUN/config.json. Any field of it is set "
+            "by --config.PATH=VALUE, such as --config.model.encoder.depth=6.",
+            flag_values=values,
+            module_name=argv[0],  # the program's own, for --help
+        )
+        if define is not None:
+            define()
+    rest, overrides = _take_overrides(argv)
+    try:
+        arguments = values(rest)
+    except flags.Error as error:
+        raise ValueError(str(error)) from error
+    return Command(values, list(arguments[1:]), overrides)
+
+
+def _take_overrides(
+    argv: Sequence[str],
+) -> tuple[list[str], list[tuple[str, str | None]]]:
+    """Splits `--config.PATH=VALUE`, `--config.PATH VALUE`, `--config.FLAG` and
+    `--noconfig.FLAG` from all else, which is absl's."""
+    rest: list[str] = []
+    overrides: list[tuple[str, str | None]] = []
+    waiting = list(argv)
+    while waiting:
+        argument = waiting.pop(0)
+        if argument == "--":
+            return [*rest, argument, *waiting], overrides
+        name, equals, text = argument.partition("=")
+        dashes = len(name) - len(name.lstrip("-"))
+        name = name.lstrip("-")
+        if dashes in (1, 2) and name.startswith("noconfig.") and not equals:
+            overrides.append((name.removeprefix("noconfig."), "false"))
+        elif dashes not in (1, 2) or not name.startswith("config."):
+            rest.append(argument)
+        elif equals:
+            overrides.append((name.removeprefix("config."), text))
+        else:
+            follows = bool(waiting) and not waiting[0].startswith("--")
+            value = waiting.pop(0) if follows else None
+            overrides.append((name.removeprefix("config."), value))
+    return rest, overrides
+
+
+def run(
+    main: Callable[[Command], int | None], define: Callable[[], None] | None = None
+) -> typing.NoReturn:
+    """Parses the command line, calls `main` and exits with what it returns (None: 0).
+
+    A ValueError raised by code of ours, or an OSError about a file, is the user's to
+    mend: one line on stderr and exit code 1. An interrupt exits with 130.
+    """
+    app.define_help_flags()
+    try:
+        code = main(parse(sys.argv, define))
+    except KeyboardInterrupt:
+        code = 130
+    except (ValueError, OSError) as error:
+        if not _is_users(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
+    sys.exit(code)
+
+
+def _is_users(error: ValueError | OSError) -> bool:
+    """Whether the error was raised on purpose: not inside a library.
+
+    A ValueError from within jax or numpy is a bug of ours, whose traceback is wanted.
+    """
+    if isinstance(error, OSError):
+        return error.filename is not None
+    innermost = pathlib.Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    if innermost.is_relative_to(pathlib.Path(__file__).parent):
+        return True
+    libraries = {sysconfig.get_path(key) for key in ("stdlib", "purelib", "platlib")}
+    return not any(innermost.is_relative_to(library) for library in libraries)

@@ -1,0 +1,625 @@
+"""The config: a tree of typed nodes that a file makes and the command line reaches.
+
+A node made by `spec(ViT, depth=12)` is an ml_collections `ConfigDict` that holds the
+class itself (under the key "class", which no field can be called) and every field of
+it with its default. Assignment checks names and types at once:
+
+    config.model = spec(Git, encoder=spec(ViT, depth=12), decoder=spec(Stack, depth=6))
+    config.model.encoder.depth = 6        # fine
+    config.model.encoder.dept = 6         # ViT has no field 'dept'; it has depth, ...
+    model = build(config.model)           # Git(encoder=ViT(depth=6), ...)
+
+`save` and `load` keep a config as JSON, exactly; `difference` compares two. The
+command line is in `command.py`.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import contextlib
+import copy
+import dataclasses
+import difflib
+import enum
+import fnmatch
+import functools
+import importlib
+import inspect
+import json
+import math
+import os
+import pathlib
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Union
+
+from ml_collections import ConfigDict, FieldReference
+
+CLASS = "class"
+
+# Whose code a config read from JSON may import. See `resolve`.
+PACKAGES = ("git_jax", "jax", "flax", "optax")
+
+# Where a function that jax defines in a private module is published.
+PUBLISHED = ("jax.nn", "jax.numpy", "jax.nn.initializers", "jax.lax")
+
+
+class Missing(enum.Enum):
+    """What stands for a value that is not there.
+
+    REQUIRED is held by a field that has no default and was not given.
+    """
+
+    REQUIRED = "required"
+    ABSENT = "absent"
+
+    def __repr__(self) -> str:
+        return f"<{self.value}>"
+
+
+REQUIRED = Missing.REQUIRED
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One field of a class or function: what it may hold and what it holds unless told.
+
+    `make` is a dataclass's default_factory; a field with neither is required.
+    """
+
+    kind: Any
+    default: Any = REQUIRED
+    make: Callable[[], Any] | None = None
+
+    def value(self) -> Any:
+        return adopt(self.make() if self.make else copy.deepcopy(self.default))
+
+
+@functools.cache
+def fields(target: Callable[..., Any]) -> Mapping[str, Field]:
+    """The configurable fields of a class or function, in the order of declaration.
+
+    A class's are the parameters of its constructor, but for the `parent` and `name` of
+    Linen modules. A function's are those with a default and the keyword-only ones: what
+    remains are operands, which the caller of the built `functools.partial` gives.
+    """
+    is_class = isinstance(target, type)
+    if is_class and not dataclasses.is_dataclass(target):
+        hints = typing.get_type_hints(target.__init__)
+    else:
+        hints = typing.get_type_hints(target)
+    made = {}
+    if dataclasses.is_dataclass(target):
+        made = {
+            field.name: field.default_factory
+            for field in dataclasses.fields(target)
+            if field.default_factory is not dataclasses.MISSING
+        }
+    linen = is_class and any(
+        base.__module__ == "flax.linen.module" for base in target.__mro__
+    )
+    found = {}
+    for name, parameter in inspect.signature(target).parameters.items():
+        if parameter.kind not in (
+            parameter.POSITIONAL_OR_KEYWORD,
+            parameter.KEYWORD_ONLY,
+        ):
+            continue
+        if linen and name in ("parent", "name"):
+            continue
+        plain = parameter.default is parameter.empty
+        if plain and not is_class and parameter.kind is not parameter.KEYWORD_ONLY:
+            continue
+        default = REQUIRED if plain or name in made else parameter.default
+        kind = hints.get(name, _kind_of(default))
+        if default is None and kind is not Any:
+            kind = kind | None if isinstance(kind, type) else Union[kind, None]  # noqa: UP007
+        found[name] = Field(kind, default, made.get(name))
+    return types.MappingProxyType(found)
+
+
+def _kind_of(default: Any) -> Any:
+    """What an unannotated field may hold: more of what its default is."""
+    known = (bool, int, float, str, tuple, list, dict)
+    return type(default) if type(default) in known else Any
+
+
+class Node(ConfigDict):
+    """A ConfigDict that holds a class or function and all its fields, and checks both.
+
+    `node["class"]` is the class. Assigning an unknown field, or a value that does not
+    fit the field's annotation, raises ValueError naming what would have been legal.
+    """
+
+    def __init__(self, target: Callable[..., Any] | None = None):
+        # The annotations are the types here; those of the old values are not.
+        super().__init__(type_safe=False, sort_keys=False)
+        if target is not None:
+            super().__setitem__(CLASS, target)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if CLASS not in self:  # only while a copy is being made: its class comes first
+            return super().__setitem__(key, value)
+        target = self[CLASS]
+        if key == CLASS:
+            raise ValueError(
+                f"the class of a {name_of(target)} node cannot change; "
+                "assign a new spec(...) in its place"
+            )
+        known = fields(target)
+        if key not in known:
+            raise ValueError(unknown(name_of(target), key, known))
+        held = value.get() if isinstance(value, FieldReference) else value
+        held = check(f"{name_of(target)}.{key}", held, known[key].kind)
+        super().__setitem__(key, value if isinstance(value, FieldReference) else held)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or CLASS not in self:
+            return super().__getattr__(name)
+        if name not in self:
+            target = self[CLASS]
+            raise AttributeError(unknown(name_of(target), name, fields(target)))
+        return self[name]
+
+
+def spec(target: Callable[..., Any], **overrides: Any) -> Node:
+    """A node that holds `target` (a class or function) and every field of it.
+
+    Dataclass instances among the defaults and overrides become nodes themselves, so
+    that the command line reaches into them. Raises ValueError for an unknown or
+    mistyped override.
+    """
+    if isinstance(target, Node) or not callable(target):
+        raise ValueError(f"spec takes a class or a function, not {short(target)}")
+    known = fields(target)
+    for name in overrides:
+        if name not in known:
+            raise ValueError(unknown(name_of(target), name, known))
+    node = Node(target)
+    for name, field in known.items():
+        node[name] = overrides[name] if name in overrides else field.value()
+    return node
+
+
+def build(node: Any, /, **extra: Any) -> Any:
+    """The objects that a config describes: nested nodes first, then the node itself.
+
+    A class is instantiated, a function becomes `functools.partial`; dicts, lists and
+    tuples are built element by element, anything else is itself. `extra` are fields of
+    the outermost node that only the program knows (a tokenizer's size). Raises
+    ValueError naming by full path every required field that was not given.
+    """
+    root = name_of(node[CLASS]) if isinstance(node, Node) else ""
+    missing = [
+        path
+        for path, value in _leaves(node, root)
+        if value is REQUIRED and path.removeprefix(f"{root}.") not in extra
+    ]
+    if missing:
+        raise ValueError(
+            f"{', '.join(missing)} must be given: no default exists "
+            f"(--config.{missing[0].removeprefix(f'{root}.')}=...)"
+        )
+    return _build(node, root, extra)
+
+
+def _build(value: Any, path: str, extra: Mapping[str, Any]) -> Any:
+    if isinstance(value, Node):
+        target = value[CLASS]
+        linen = ("parent", "name") if hasattr(target, "setup") else ()
+        for name in extra:
+            if name not in fields(target) and name not in linen:
+                raise ValueError(unknown(name_of(target), name, fields(target)))
+        built = {}
+        for name, field in fields(target).items():
+            if name in value and name not in extra:
+                # Again: an entry of a dict could change since the dict was assigned.
+                held = check(_join(path, name), value[name], field.kind)
+                built[name] = _build(held, _join(path, name), {})
+        if not isinstance(target, type):
+            return functools.partial(target, **built, **extra)
+        try:
+            return target(**built, **extra)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    if isinstance(value, Mapping | ConfigDict):
+        return {k: _build(v, _join(path, k), {}) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_build(v, _join(path, i), {}) for i, v in enumerate(value))
+    return value
+
+
+def adopt(value: Any) -> Any:
+    """`value` with its dataclass instances as nodes and its dicts as ConfigDicts."""
+    if isinstance(value, ConfigDict | FieldReference | type):
+        return value
+    if isinstance(value, functools.partial) and not value.args:
+        return spec(value.func, **value.keywords)
+    if dataclasses.is_dataclass(value):
+        held = {name: getattr(value, name) for name in fields(type(value))}
+        return spec(type(value), **held)
+    if isinstance(value, Mapping):
+        return ConfigDict({k: adopt(v) for k, v in value.items()})
+    if type(value) in (list, tuple):
+        return type(value)(adopt(v) for v in value)
+    return value
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every (dotted path, value) below `value`; a node's class is a leaf of it."""
+    if isinstance(value, Mapping | ConfigDict) and len(value):
+        items: Any = value.items()
+    elif isinstance(value, list | tuple) and any(
+        isinstance(v, Mapping | ConfigDict | list | tuple) for v in value
+    ):
+        items = enumerate(value)
+    else:
+        yield path, value
+        return
+    for key, held in items:
+        yield from _leaves(held, _join(path, key))
+
+
+def _join(path: str, key: Any) -> str:
+    return f"{path}.{key}" if path else str(key)
+
+
+def name_of(target: Any) -> str:
+    return getattr(target, "__name__", None) or type(target).__name__
+
+
+def short(value: Any) -> str:
+    if isinstance(value, Node):
+        return f"a {name_of(value[CLASS])} node"
+    text = repr(value.to_dict() if isinstance(value, ConfigDict) else value)
+    return text if len(text) <= 80 else f"{text[:76]}..."
+
+
+def unknown(owner: str, name: str, legal: Any, noun: str = "field") -> str:
+    """The message for a name that is not there: what is, and the nearest of it."""
+    names = sorted(str(n) for n in legal if n != CLASS)
+    close = difflib.get_close_matches(str(name), names, 1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    has = f"it has {', '.join(names)}" if names else "it has none"
+    return f"{owner} has no {noun} {name!r}; {has}{hint}"
+
+
+# ----------------------------------------------------------------------------- types
+
+
+def describe(kind: Any) -> str:
+    """An annotation as a person would write it."""
+    if isinstance(kind, type) and not typing.get_args(kind):
+        return kind.__name__
+    return str(kind).replace("typing.", "").replace("collections.abc.", "")
+
+
+def fit(value: Any, kind: Any) -> Any:
+    """`value` as the annotation `kind` wants it, or TypeError.
+
+    An int fits a float and a list a tuple, and are converted; a bool is no int. A node
+    fits where an instance of its class would. Protocols are not checked.
+    """
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if value is REQUIRED or kind is Any or isinstance(kind, typing.TypeVar):
+        return value
+    if kind is None or kind is types.NoneType:
+        return require(value, value is None)
+    if origin in (Union, types.UnionType):
+        for member in sorted(inner, key=lambda member: type(value) is not member):
+            with contextlib.suppress(TypeError):
+                return fit(value, member)
+        raise TypeError
+    if origin is Literal:
+        return require(value, any(type(value) is type(o) and value == o for o in inner))
+    bare = origin or kind
+    if isinstance(value, Node):
+        return require(value, _makes(value[CLASS], bare))
+    if bare is collections.abc.Callable or bare is type:
+        return require(value, callable(value))
+    if not isinstance(bare, type) or getattr(bare, "_is_protocol", False):
+        return value
+    if issubclass(bare, bool | str | enum.Enum):
+        return require(value, isinstance(value, bare))
+    if bare is int or bare is float:
+        number = isinstance(value, int | (float if bare is float else int))
+        return bare(require(value, number and not isinstance(value, bool)))
+    if issubclass(bare, Mapping) or bare is collections.abc.Mapping:
+        require(value, isinstance(value, Mapping | ConfigDict))
+        if not inner:
+            return value
+        return ConfigDict({k: fit(v, inner[1]) for k, v in value.items()})
+    if bare in (list, tuple, collections.abc.Sequence, collections.abc.Iterable):
+        require(value, isinstance(value, list | tuple))
+        make = list if bare is list else tuple
+        if bare is tuple and inner and inner[-1] is not Ellipsis:
+            require(value, len(value) == len(inner))
+            return tuple(fit(v, k) for v, k in zip(value, inner, strict=True))
+        return make(fit(v, inner[0]) for v in value) if inner else make(value)
+    return require(value, isinstance(value, bare))
+
+
+def check(path: str, value: Any, kind: Any) -> Any:
+    """`value` as `kind` wants it, or ValueError naming the field at `path`."""
+    try:
+        return fit(adopt(value), kind)
+    except TypeError:
+        raise ValueError(f"{path} is {describe(kind)}, not {short(value)}") from None
+
+
+def require(value: Any, holds: bool) -> Any:
+    if not holds:
+        raise TypeError
+    return value
+
+
+def _makes(target: Any, kind: Any) -> bool:
+    """Whether what a node of `target` builds may stand where `kind` is wanted."""
+    if not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
+        return True
+    if not isinstance(target, type):
+        return kind in (collections.abc.Callable, object)
+    return kind is collections.abc.Callable or issubclass(target, kind)
+
+
+# ------------------------------------------------------------------------------ JSON
+
+
+def reference(value: Any) -> str:
+    """The "module:qualname" by which `resolve` finds a class or function again."""
+    module = getattr(value, "__module__", None)
+    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
+    if not module or not name:
+        raise ValueError(f"{short(value)} has no name to be saved by")
+    if module.startswith("jax._src"):
+        for public in PUBLISHED:
+            if getattr(sys.modules.get(public), name, None) is value:
+                module = public
+                break
+    if "<" in name or module == "__main__":
+        raise ValueError(
+            f"{name} of {module} cannot be saved by name: "
+            "define it at the top of a module that can be imported"
+        )
+    return f"{module}:{name}"
+
+
+def resolve(text: str) -> Any:
+    """The class or function called "module:qualname".
+
+    Only the packages in `PACKAGES` are imported; other modules must be imported
+    already and lie outside the standard library. A name that its module only imported
+    from elsewhere is refused, so a file of JSON cannot reach, say, `os.system`.
+    """
+    module, colon, name = text.partition(":")
+    root = module.partition(".")[0]
+    if not colon or not name:
+        raise ValueError(f"{text!r} is not of the form module:name")
+    if root in PACKAGES:
+        try:
+            holder = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise ValueError(f"{text}: {error}") from None
+    elif module in sys.modules and root not in sys.stdlib_module_names:
+        holder = sys.modules[module]
+    else:
+        raise ValueError(
+            f"{text}: only code of {', '.join(PACKAGES)}, or of a module that is "
+            f"imported already, may be named in a config; import {root} first"
+        )
+    value: Any = holder
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    if not callable(value):
+        raise ValueError(f"{text}: {module} defines no class or function {name!r}")
+    if reference(value) != text:
+        raise ValueError(f"{text} is defined elsewhere, as {reference(value)}")
+    return value
+
+
+TAGS = ("tuple", "float", "object", "required", "dict")
+
+
+def encode(value: Any, path: str = "config") -> Any:
+    """`value` in the types of JSON, exactly; what JSON lacks is tagged.
+
+    A node is {"class": "module:name", field: ...}, a tuple {"tuple": [...]}, a class or
+    function {"object": "module:name"}, an infinite float {"float": "inf"}. Raises
+    ValueError naming the path of what cannot be saved.
+    """
+    if value is None or type(value) in (bool, int, str):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else {"float": repr(float(value))}
+    if value is REQUIRED:
+        return {"required": True}
+    if isinstance(value, Mapping | ConfigDict):
+        return _encode_mapping(value, path)
+    if type(value) in (list, tuple):
+        items = [encode(v, f"{path}.{i}") for i, v in enumerate(value)]
+        return {"tuple": items} if type(value) is tuple else items
+    if callable(value) and not dataclasses.is_dataclass(type(value)):
+        return {"object": _saved(value, path)}
+    raise ValueError(
+        f"{path} holds {short(value)}, which JSON cannot keep: use spec(...) for an "
+        "object, and numbers, text, tuples, lists or dicts for a value"
+    )
+
+
+def _encode_mapping(value: Any, path: str) -> dict[str, Any]:
+    encoded = {}
+    for key, held in value.items():
+        if not isinstance(key, str):
+            raise ValueError(f"{path} has the key {key!r}; only text can be a key")
+        if isinstance(value, Node) and key == CLASS:
+            encoded[key] = _saved(held, path)
+        else:
+            encoded[key] = encode(held, f"{path}.{key}")
+    tagged = len(encoded) == 1 and next(iter(encoded)) in TAGS
+    if tagged or (CLASS in encoded and not isinstance(value, Node)):
+        return {"dict": encoded}
+    return encoded
+
+
+def _saved(value: Any, path: str) -> str:
+    try:
+        text = reference(value)
+        found = resolve(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if found is not value:
+        raise ValueError(f"{path}: {text} is not the {text} that was imported first")
+    return text
+
+
+def decode(value: Any, path: str = "config") -> Any:
+    """The inverse of `encode`. A field that a node lacks takes its default."""
+    if isinstance(value, list):
+        return [decode(v, f"{path}.{i}") for i, v in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    if CLASS in value:
+        return _decode_node(value, path)
+    tag, held = next(iter(value.items())) if len(value) == 1 else (None, None)
+    try:
+        if tag == "tuple" and isinstance(held, list):
+            return tuple(decode(held, path))
+        if tag == "float":
+            return float(held)
+        if tag == "object":
+            return resolve(held)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    if tag == "required":
+        return REQUIRED
+    if tag == "dict" and isinstance(held, dict):
+        value = held
+    return ConfigDict({k: decode(v, f"{path}.{k}") for k, v in value.items()})
+
+
+def _decode_node(value: dict[str, Any], path: str) -> Node:
+    held = {k: decode(v, f"{path}.{k}") for k, v in value.items() if k != CLASS}
+    try:
+        target = resolve(value[CLASS])
+        # A constructor runs when the config is built: only those that hold fields may.
+        trusted = target.__module__.partition(".")[0] == PACKAGES[0]
+        if isinstance(target, type) and not (
+            trusted or dataclasses.is_dataclass(target)
+        ):
+            raise ValueError(f"{value[CLASS]} is neither a dataclass nor of git_jax")
+        return spec(target, **held)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def dumps(config: ConfigDict) -> str:
+    """The config as readable JSON, from which `loads` makes an equal one."""
+    return _layout(encode(config), 0) + "\n"
+
+
+def _layout(value: Any, depth: int) -> str:
+    """JSON with one field a line, but what holds no node and is short on one."""
+    flat = json.dumps(value, allow_nan=False)
+    if not isinstance(value, dict | list) or (f'"{CLASS}"' not in flat and depth):
+        if len(flat) + 2 * depth <= 88 or not isinstance(value, dict | list):
+            return flat
+    pad = "  " * (depth + 1)
+    if isinstance(value, dict):
+        rows = [f"{json.dumps(k)}: {_layout(v, depth + 1)}" for k, v in value.items()]
+        start, end = "{}"
+    else:
+        rows = [_layout(v, depth + 1) for v in value]
+        start, end = "[]"
+    inside = f",\n{pad}".join(rows)
+    return f"{start}\n{pad}{inside}\n{pad[2:]}{end}" if rows else start + end
+
+
+def loads(text: str, source: str = "config") -> ConfigDict:
+    """The config that `dumps` wrote, locked. Raises ValueError naming `source`."""
+    try:
+        tree = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{source}: not a config: {error}") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"{source}: not a config: a JSON object was expected")
+    try:
+        return decode(tree).lock()
+    except ValueError as error:
+        raise ValueError(
+            f"{source}: {error}; was it written by another version of git_jax?"
+        ) from None
+
+
+def save(config: ConfigDict, path: str | os.PathLike[str]) -> None:
+    """Writes the config to `path` at once or not at all."""
+    path = pathlib.Path(path)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(dumps(config), encoding="utf-8")
+    partial.replace(path)
+
+
+def load(path: str | os.PathLike[str]) -> ConfigDict:
+    """The config that `save` wrote: equal, locked, and building the same objects."""
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no config there")
+    return loads(path.read_text(encoding="utf-8"), str(path))
+
+
+def difference(
+    before: ConfigDict, after: ConfigDict, *, harmless: Sequence[str] = ()
+) -> list[str]:
+    """What distinguishes two configs, a line each: "model.encoder.depth: 4 -> 6".
+
+    Values are compared as saved: 1 is not 1.0. `harmless` are paths to pass over, with
+    all below them; `*` matches anything. Of nodes of two classes only these are named.
+    """
+    lines: list[str] = []
+    _compare(before, after, "", lines, tuple(harmless))
+    return lines
+
+
+def _compare(
+    a: Any, b: Any, path: str, lines: list[str], harmless: tuple[str, ...]
+) -> None:
+    if any(fnmatch.fnmatchcase(path, pattern) for pattern in harmless):
+        return
+    trees = isinstance(a, ConfigDict) and isinstance(b, ConfigDict)
+    if trees and isinstance(a, Node) == isinstance(b, Node):
+        if a.get(CLASS) is not b.get(CLASS):
+            lines.append(f"{path or 'config'}: {short(a)} -> {short(b)}")
+            return
+        for key in dict.fromkeys([*a, *b]):
+            if key != CLASS:
+                x, y = a.get(key, Missing.ABSENT), b.get(key, Missing.ABSENT)
+                _compare(x, y, _join(path, key), lines, harmless)
+        return
+    absent = a is Missing.ABSENT or b is Missing.ABSENT
+    if absent or json.dumps(encode(a, path)) != json.dumps(encode(b, path)):
+        lines.append(f"{path}: {short(a)} -> {short(b)}")
+
+
+def show(config: Any) -> str:
+    """The config as an indented tree for people."""
+    return "\n".join(_show(config, 0))
+
+
+def _show(value: Any, depth: int) -> Iterator[str]:
+    for key, held in value.items():
+        if key == CLASS:
+            continue
+        label = f"{'  ' * depth}{key}"
+        if isinstance(held, list | tuple) and any(
+            isinstance(v, ConfigDict) for v in held
+        ):
+            held = ConfigDict({str(i): v for i, v in enumerate(held)})
+        if isinstance(held, ConfigDict) and len(held):
+            of = f": {name_of(held[CLASS])}" if isinstance(held, Node) else ""
+            yield f"{label}{of}"
+            yield from _show(held, depth + 1)
+        else:
+            shown = "{}" if isinstance(held, ConfigDict) else repr(held)
+            shown = name_of(held) if callable(held) else shown
+            yield f"{label} = {shown}"
