@@ -1,0 +1,305 @@
+"""Pictures: bytes to pixels, and pixels to the square that a model sees.
+
+Pixels are np.uint8 [h w 3] and stay so until they are on the device. Interpolation is
+Pillow's bicubic, whose filter widens when it shrinks a picture (antialias), as CLIP and
+GIT were trained with.
+"""
+
+import dataclasses
+import io
+import math
+import os
+import threading
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from PIL import ExifTags, Image
+
+Encoded: TypeAlias = bytes | str | os.PathLike[str] | np.ndarray
+
+PIXELS = 2**26
+"""The largest picture that is decoded unless told otherwise: 8,192 x 8,192."""
+
+
+class BadPicture(ValueError):
+    """A picture that cannot be read: `reason` is a countable category.
+
+    Reasons: "missing file", "empty file", "not an image", "truncated image", "broken
+    image", "decompression bomb", "unknown pixels", "frames differ".
+    """
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(reason, detail)  # the arguments, so that it pickles
+        self.reason, self.detail = reason, detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
+
+# Decoding ----------------------------------------------------------------------------
+
+
+def decode(picture: Encoded, *, pixels: int = PIXELS) -> np.ndarray:
+    """An encoded picture, its path, or an array -> np.uint8 [h w 3].
+
+    EXIF orientation is applied, transparency is laid over white, 16 bits are scaled to
+    8, of an animation the first frame is taken; palettes, greys and CMYK become RGB.
+    Raises BadPicture; a picture of more than `pixels` pixels is refused before it is
+    decoded.
+    """
+    if isinstance(picture, np.ndarray):
+        return _from_array(picture)
+    if not isinstance(picture, bytes):
+        picture = _read(picture)
+    if not picture:
+        raise BadPicture("empty file", "it has zero bytes: write it again or remove it")
+    # Pillow and its plugins raise nearly anything on broken data.
+    try:
+        with _open(picture) as image:
+            height, width = image.height, image.width
+            if height * width > pixels:
+                raise BadPicture(
+                    "decompression bomb",
+                    f"{width} x {height} is more than {pixels:,} pixels: shrink the "
+                    "picture, or raise --config.loader.pixels if it is to be trusted",
+                )
+            image.load()
+            return np.array(_upright(_rgb(image), _orientation(image)))
+    except BadPicture:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise BadPicture(
+            "not an image",
+            f"its first bytes are {picture[:8]!r}, which no format begins with: save "
+            "it as JPEG or PNG, or remove it",
+        ) from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = "truncated image" if _is_truncated(error) else "broken image"
+        raise BadPicture(reason, f"{error} ({len(picture):,} bytes)") from error
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise BadPicture(
+            "missing file", f"{os.fspath(path)}: {error.strerror}"
+        ) from error
+
+
+_GUARD = threading.Lock()
+
+
+def _open(picture: bytes) -> Image.Image:
+    """Image.open without Pillow's own limit, which warns, and cannot be set per call."""
+    with _GUARD:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(io.BytesIO(picture))
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _is_truncated(error: Exception) -> bool:
+    words = ("truncated", "unexpected end", "incomplete", "not enough", "eof")
+    return isinstance(error, EOFError) or any(w in str(error).lower() for w in words)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("RGB", "L") and "transparency" not in image.info:
+        return image.convert("RGB")
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_from_array(np.asarray(image)))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's number for how the camera was held, 1 where nothing readable says so."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # broken EXIF does not spoil the pixels
+        return 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _from_array(array: np.ndarray) -> np.ndarray:
+    """u8, or 16 bits in any integer type; [h w], [h w 1], [h w 3] or [h w 4]."""
+    if array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8:
+        return array
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
+        raise BadPicture(
+            "unknown pixels",
+            f"an array of shape {array.shape} is no picture: it must be [h w 3], "
+            "[h w 4], [h w 1] or [h w]",
+        )
+    if array.dtype != np.uint8:
+        array = _to_8_bits(array)
+    if array.shape[2] == 4:
+        colour, alpha = (
+            array[:, :, :3].astype(np.uint32),
+            array[:, :, 3:].astype(np.uint32),
+        )
+        array = ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+
+
+def _to_8_bits(array: np.ndarray) -> np.ndarray:
+    """0 .. 65,535 -> 0 .. 255, rounded."""
+    if (
+        not np.issubdtype(array.dtype, np.integer)
+        or array.min() < 0
+        or array.max() > 65535
+    ):
+        raise BadPicture(
+            "unknown pixels",
+            f"{array.dtype} from {array.min()} to {array.max()} has no known white: "
+            "save the picture with 8 or 16 bits",
+        )
+    return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+# Transforms --------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Resize:
+    """The centre square, `size` pixels wide: how pictures are evaluated.
+
+    The shorter side becomes `size`, the longer one int(size * long / short), and the
+    middle is cut out, as CLIP and GIT do (torchvision's Resize and CenterCrop with
+    bicubic interpolation). A picture of that size already comes back as it is.
+    """
+
+    size: int = 64
+
+    def __post_init__(self) -> None:
+        _check_size(self.size)
+
+    def __call__(
+        self, picture: np.ndarray, rng: np.random.Generator | None = None
+    ) -> np.ndarray:
+        """u8 [h w 3] -> u8 [size size 3]. `rng` is not used: nothing is random."""
+        size, (height, width) = self.size, picture.shape[:2]
+        if height == width == size:
+            return picture
+        short = min(height, width)
+        tall, wide = int(size * height / short), int(size * width / short)
+        top, left = round((tall - size) / 2), round((wide - size) / 2)
+        # The part of the picture that the middle square comes from; the filter still
+        # sees beyond its edges, as when the whole picture is resized and then cut.
+        x, y = width / wide, height / tall
+        box = (left * x, top * y, (left + size) * x, (top + size) * y)
+        return _scaled(picture, size, box)
+
+    def video(
+        self, frames: Sequence[np.ndarray], rng: np.random.Generator | None = None
+    ) -> list[np.ndarray]:
+        """F pictures of one size -> F squares of the same part."""
+        _check_one_size(frames)
+        return [self(frame) for frame in frames]
+
+
+@dataclasses.dataclass(frozen=True)
+class Crop:
+    """A random square of `scale` of the area, scaled to `size`: how GIT is trained.
+
+    torchvision's RandomResizedCrop with ratio 1:1, so also its way out: where no square
+    of the drawn area fits after ten draws, the largest one in the middle. No flip: a
+    caption may say "left". Without `rng` the picture is evaluated: `Resize(size)`.
+    """
+
+    size: int = 64
+    scale: tuple[float, float] = (0.8, 1.0)
+
+    def __post_init__(self) -> None:
+        _check_size(self.size)
+        low, high = self.scale
+        if not 0 < low <= high <= 1:
+            raise ValueError(
+                f"scale={tuple(self.scale)} is not a range of areas: give two numbers, "
+                "0 < low <= high <= 1"
+            )
+
+    def __call__(
+        self, picture: np.ndarray, rng: np.random.Generator | None = None
+    ) -> np.ndarray:
+        """u8 [h w 3] -> u8 [size size 3]."""
+        return self.video([picture], rng)[0]
+
+    def video(
+        self, frames: Sequence[np.ndarray], rng: np.random.Generator | None = None
+    ) -> list[np.ndarray]:
+        """F pictures of one size -> the same square of each."""
+        if rng is None:
+            return Resize(self.size).video(frames)
+        _check_one_size(frames)
+        top, left, side = self._square(*frames[0].shape[:2], rng)
+        return [
+            _scaled(frame[top : top + side, left : left + side], self.size)
+            for frame in frames
+        ]
+
+    def _square(
+        self, height: int, width: int, rng: np.random.Generator
+    ) -> tuple[int, int, int]:
+        """(top, left, side) of a random square."""
+        if height == width and tuple(self.scale) == (1, 1):
+            return 0, 0, width
+        for _ in range(10):
+            side = round(math.sqrt(height * width * rng.uniform(*self.scale)))
+            if 0 < side <= min(height, width):
+                top = int(rng.integers(height - side + 1))
+                return top, int(rng.integers(width - side + 1)), side
+        side = min(height, width)
+        return (height - side) // 2, (width - side) // 2, side
+
+
+def _check_size(size: int) -> None:
+    if size < 1:
+        raise ValueError(f"size={size} is no width of a picture: it must be at least 1")
+
+
+def _check_one_size(frames: Sequence[np.ndarray]) -> None:
+    shapes = {frame.shape for frame in frames}
+    if len(shapes) > 1:
+        raise BadPicture(
+            "frames differ",
+            f"the frames of one clip have the sizes {sorted(s[:2] for s in shapes)}",
+        )
+
+
+def _scaled(
+    picture: np.ndarray,
+    size: int,
+    box: tuple[float, float, float, float] | None = None,
+) -> np.ndarray:
+    """The box (left, top, right, bottom) of a picture, or all of it, as a square."""
+    if box is None and picture.shape[:2] == (size, size):
+        return picture
+    image = Image.fromarray(np.ascontiguousarray(picture))
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))

@@ -1,0 +1,603 @@
+"""From records to batches: batch number s is a pure function of (config, s).
+
+    loader = Loader(text=40, captions=1, image=Crop(size=64))
+    for batch in loader.batches(source, task, tokenizer, batch=64, seed=0, start=500):
+        batch.arrays["frames"]   # u8 [B F h w 3]
+
+Position p = s * batch + row of the endless, shuffled sequence of records decides all of
+a row: its record by the keyed order, everything random by a generator keyed with
+(seed, p). Rank r of R makes the r-th block of rows of each batch. So a run resumes with
+one integer, and any number of ranks sees the same global batches, row by row.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from git_jax.data import image as pictures
+from git_jax.data.source import BadRecord, Part, Record, Source, parts
+from git_jax.data.tokenizer import Tokenizer, write
+
+ATTEMPTS = 100
+"""How many records in a row may be unreadable before a batch is given up."""
+
+
+class Example(Protocol):
+    """What a task makes of a record: text given, text to be learned."""
+
+    @property
+    def frames(self) -> Sequence[Any]: ...
+
+    @property
+    def prefix(self) -> str: ...
+
+    @property
+    def suffix(self) -> str: ...
+
+
+class Task(Protocol):
+    def examples(
+        self, record: Record, rng: np.random.Generator, count: int
+    ) -> Sequence[Example]: ...
+
+
+class Transform(Protocol):
+    @property
+    def size(self) -> int: ...
+
+    def video(
+        self, frames: Sequence[np.ndarray], rng: np.random.Generator | None
+    ) -> Sequence[np.ndarray]: ...
+
+
+class Bad(NamedTuple):
+    """A record that could not be read and was replaced by another one."""
+
+    id: str
+    reason: str
+    detail: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Rows of one rank. B pictures with F frames, R = B * G texts of T tokens.
+
+    frames  u8   [B F h w 3]
+    tokens  i32  [R T]   bos prefix suffix eos pad...; the G texts of a picture follow
+                         one another
+    valid   bool [R T]   not padding
+    target  bool [R T]   paid for: the suffix and eos; token t is predicted from t - 1
+
+    An evaluation batch has one text a picture, no `target`, and
+    tokens         i32  [B T]   bos prefix pad...
+    prefix_length  i32  [B]     how many of them are not padding, bos included
+    present        bool [B]     False in the rows that only fill up the last batch
+    `ids` and `records` (without frames) are then those of the present rows, which come
+    first.
+    """
+
+    arrays: dict[str, np.ndarray]
+    ids: list[str]
+    bad: list[Bad] = dataclasses.field(default_factory=list)
+    records: list[Record] = dataclasses.field(default_factory=list)
+
+
+class Batches(Iterator[Batch]):
+    """Batches made ahead of their use; `waited` counts the seconds they came late."""
+
+    def __init__(self, batches: Iterator[dict[str, Any]]):
+        self._batches, self.waited = batches, 0.0
+
+    def __next__(self) -> Batch:
+        start = time.perf_counter()
+        try:
+            return Batch(**next(self._batches))
+        finally:
+            self.waited += time.perf_counter() - start
+
+    def close(self) -> None:
+        """Ends the threads or processes that read ahead."""
+        close = getattr(self._batches, "close", None)
+        if close:
+            close()
+
+
+# Texts to arrays ---------------------------------------------------------------------
+
+
+class Packed(NamedTuple):
+    """tokens i32 [T], target bool [T], valid bool [T]."""
+
+    tokens: np.ndarray
+    target: np.ndarray
+    valid: np.ndarray
+
+
+def pack(
+    prefix: Sequence[int], suffix: Sequence[int], size: int, tokenizer: Tokenizer
+) -> Packed:
+    """[7 8], [4 5 2] -> tokens [1 7 8 4 5 2 0], target [0 0 0 1 1 1 0], valid [1 1 1 1 1 1 0].
+
+    With bos 1, eos 2, which ends the suffix, and pad 0. GIT predicts the suffix alone:
+    the prefix is context, so no loss is paid on it.
+    """
+    start, stop = 1 + len(prefix), 1 + len(prefix) + len(suffix)
+    assert stop <= size, (stop, size)
+    tokens = np.full(size, tokenizer.pad, np.int32)
+    tokens[0] = tokenizer.bos
+    tokens[1:start] = prefix
+    tokens[start:stop] = suffix
+    position = np.arange(size)
+    return Packed(tokens, (start <= position) & (position < stop), position < stop)
+
+
+# The order of records ----------------------------------------------------------------
+
+
+def generator(seed: int, position: int, attempt: int = 0) -> np.random.Generator:
+    """The random numbers of one row; each attempt to fill it has its own."""
+    key = np.array([seed, position], np.uint64)
+    if not attempt:
+        return np.random.Generator(np.random.Philox(key=key))
+    counter = np.array([0, 0, 0, attempt], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+@functools.lru_cache(maxsize=8)
+def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
+    return generator(seed, epoch).permutation(size)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Permuted:
+    """Endless passes over 0 .. size - 1, each in an order of its own."""
+
+    size: int
+    seed: int
+
+    def __len__(self) -> int:
+        return _ENDLESS // self.size * self.size
+
+    def __getitem__(self, position: int) -> int:
+        epoch, row = divmod(position, self.size)
+        return int(_permutation(self.size, self.seed, epoch)[row])
+
+
+_ENDLESS = 2**62
+
+
+def order(drawn: Sequence[Part], seed: int) -> Any:
+    """The record at each position: a grain.MapDataset of indices without an end."""
+    import grain
+
+    def of_part(part: Part, seed: int) -> Any:
+        # Grain's shuffle permutes at least 2^16 numbers and skips those that are too
+        # large: 60 us a record for 1,000 records, 600 us for 76. A stored order is 2 us.
+        if part.size > 2**16:
+            rows = grain.MapDataset.range(part.size).shuffle(seed=seed).repeat()
+        else:
+            rows = grain.MapDataset.source(_Permuted(part.size, seed))
+        return rows.map(functools.partial(int.__add__, part.start))
+
+    seeds = np.random.SeedSequence(seed).generate_state(len(drawn))
+    mixed = [of_part(part, int(s)) for part, s in zip(drawn, seeds, strict=True)]
+    if len(mixed) == 1:
+        return mixed[0]
+    return grain.MapDataset.mix(mixed, [part.weight for part in drawn])
+
+
+# The loader --------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Loader:
+    """How records become batches.
+
+    text          T, tokens of a row with bos and eos
+    captions      G, texts of a picture in one batch
+    frames        F, frames of every record
+    image         what makes squares of pictures: Crop or Resize
+    threads       make whole batches ahead, each its own
+    prefetch      batches that may lie ready; 0 makes each when it is asked for
+    workers       processes beside this one, each with `threads`, 0 for none. They need a
+                  main module that can be imported again and parsed absl flags
+    bad_fraction  share of unreadable records that ends a run (see BadRecords)
+    long          "refuse" a text of more than T tokens as a bad record, or "cut" it to
+                  its last tokens, as the released GIT does
+    pixels        largest picture to decode; a larger one is a bad record
+    """
+
+    text: int = 40
+    captions: int = 1
+    frames: int = 1
+    image: Transform = pictures.Crop()
+    threads: int = 2
+    prefetch: int = 4
+    workers: int = 0
+    bad_fraction: float = 0.01
+    long: str = "refuse"
+    pixels: int = pictures.PIXELS
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"--config.loader.{name}={getattr(self, name)} must be at least "
+                    f"{least}"
+                )
+        if not 0 <= self.bad_fraction <= 1:
+            raise ValueError(
+                f"--config.loader.bad_fraction={self.bad_fraction} is not a fraction: "
+                "it must lie between 0 and 1"
+            )
+        if self.long not in ("refuse", "cut"):
+            raise ValueError(
+                f"--config.loader.long={self.long!r} is neither 'refuse' nor 'cut'"
+            )
+
+    def batches(
+        self,
+        source: Source,
+        task: Task,
+        tokenizer: Tokenizer,
+        *,
+        batch: int,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> Batches:
+        """The rows of this rank of batch start, start + 1, ... without an end.
+
+        A source of fewer records than a batch repeats its rows. Raises ValueError where
+        `batch` rows cannot be shared evenly by the ranks.
+        """
+        rows = _share(batch, ranks)
+        drawn = parts(source)
+        make = _Training(self, source, task, tokenizer, drawn, seed, batch, rank * rows)
+        blocks = order(drawn, seed).batch(rows, batch_fn=list)[rank::ranks]
+        return self._ahead(blocks.map_with_index(make)[start:])
+
+    def evaluation(
+        self,
+        source: Source,
+        task: Task,
+        tokenizer: Tokenizer,
+        *,
+        batch: int,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> Batches:
+        """Every record exactly once over all ranks, in order, without randomness.
+
+        All ranks have the same number of batches of the same shape. Raises ValueError for
+        a record that cannot be read: a score over some of the records is not the score.
+        """
+        import grain
+
+        rows = _share(batch, ranks)
+        make = _Evaluation(self, source, task, tokenizer, batch, rank * rows, rows)
+        steps = grain.MapDataset.range(-(-len(source) // batch))
+        return self._ahead(steps.map(make))
+
+    def refuse_unreadable(
+        self, source: Source, task: Task, tokenizer: Tokenizer, seed: int = 0
+    ) -> None:
+        """ValueError where no record can be read, of 1,000 spread over the source.
+
+        Ends at the first that can, which is usually the first.
+        """
+        read, bad = _Reader(self, source, task, tokenizer), []
+        count = min(len(source), 1000)
+        for number in range(count):
+            try:
+                read(number * len(source) // count, generator(seed, number))
+                return
+            except BadRecord as error:
+                bad.append(Bad(error.id, error.reason, error.detail))
+        raise ValueError(
+            f"none of {count:,} records of the training data can be read: "
+            f"{_summary(bad)}. Repair them, or name other data with --config.data"
+        )
+
+    def _ahead(self, steps: Any) -> Batches:
+        import grain
+
+        ahead = self.threads and self.prefetch
+        reading = grain.ReadOptions(
+            num_threads=min(self.threads, self.prefetch) if ahead else 0,
+            prefetch_buffer_size=self.prefetch if ahead else 0,
+        )
+        batches = steps.to_iter_dataset(reading)
+        if self.workers:
+            batches = batches.mp_prefetch(grain.MultiprocessingOptions(self.workers))
+        return Batches(iter(batches))
+
+
+_LEAST = dict(text=3, captions=1, frames=1, threads=0, prefetch=0, workers=0, pixels=1)
+
+
+def _share(batch: int, ranks: int) -> int:
+    if batch < 1 or batch % ranks:
+        raise ValueError(
+            f"--config.batch={batch} pictures cannot be shared evenly by {ranks} "
+            "processes: choose a multiple"
+        )
+    return batch // ranks
+
+
+@dataclasses.dataclass(frozen=True)
+class _Read:
+    """One record, ready for a batch: squares and, for each text, (prefix, suffix) ids."""
+
+    record: Record
+    frames: Sequence[np.ndarray]
+    texts: list[tuple[list[int], list[int]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+    loader: Loader
+    source: Source
+    task: Task
+    tokenizer: Tokenizer
+
+    def __call__(self, index: int, rng: np.random.Generator) -> _Read:
+        """Raises BadRecord."""
+        record = self.source[index]
+        examples = self.task.examples(record, rng, self.loader.captions)
+        if not examples:
+            raise BadRecord(record["id"], "no caption", "add a text to the record")
+        texts = [self._ids(example, record["id"]) for example in examples]
+        return _Read(record, self.squares(examples[0].frames, record["id"], rng), texts)
+
+    def squares(
+        self, frames: Sequence[Any], id: str, rng: np.random.Generator | None
+    ) -> Sequence[np.ndarray]:
+        if len(frames) != self.loader.frames:
+            raise ValueError(
+                f"the record {id!r} has {len(frames)} frames, "
+                f"--config.loader.frames={self.loader.frames}: set it to what the "
+                "records of the data have"
+            )
+        try:
+            decoded = [
+                pictures.decode(frame, pixels=self.loader.pixels) for frame in frames
+            ]
+            return self.loader.image.video(decoded, rng)
+        except pictures.BadPicture as error:
+            raise BadRecord(id, error.reason, error.detail) from error
+
+    def _ids(self, example: Example, id: str) -> tuple[list[int], list[int]]:
+        """(prefix, suffix with eos) that fit into T together with bos."""
+        prefix = self.tokenizer.encode(example.prefix) if example.prefix else []
+        suffix = self.tokenizer.encode(example.suffix)
+        if not suffix:
+            raise BadRecord(
+                id,
+                "empty caption",
+                f"{example.suffix!r} has no token: write a caption or remove it",
+            )
+        surplus = len(prefix) + len(suffix) + 2 - self.loader.text
+        if surplus > 0:
+            if self.loader.long == "refuse":
+                raise BadRecord(
+                    id,
+                    "caption longer than T",
+                    f"{self.loader.text + surplus} tokens with begin and end, "
+                    f"T = {self.loader.text}: raise --config.loader.text, or keep the "
+                    "last tokens of such captions with --config.loader.long=cut",
+                )
+            suffix = suffix[max(0, surplus - len(prefix)) :]
+            prefix = prefix[surplus:]
+        return prefix, [*suffix, self.tokenizer.eos]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Training:
+    """Block of indices -> the arrays of a batch."""
+
+    loader: Loader
+    source: Source
+    task: Task
+    tokenizer: Tokenizer
+    drawn: list[Part]
+    seed: int
+    batch: int
+    first: int
+
+    def __call__(self, step: int, indices: list[int]) -> dict[str, Any]:
+        loader, bad, ids = self.loader, list[Bad](), list[str]()
+        size, several = loader.image.size, loader.captions
+        frames = np.empty((len(indices), loader.frames, size, size, 3), np.uint8)
+        tokens = np.empty((len(indices) * several, loader.text), np.int32)
+        target, valid = np.empty((2, *tokens.shape), bool)
+        for row, index in enumerate(indices):
+            position = step * self.batch + self.first + row
+            read = self._readable(index, position, bad)
+            ids.append(read.record["id"])
+            for frame, square in enumerate(read.frames):
+                frames[row, frame] = square
+            for place, (prefix, suffix) in enumerate(read.texts, start=row * several):
+                tokens[place], target[place], valid[place] = pack(
+                    prefix, suffix, loader.text, self.tokenizer
+                )
+        arrays = dict(frames=frames, tokens=tokens, target=target, valid=valid)
+        return dict(arrays=arrays, ids=ids, bad=bad)
+
+    def _readable(self, index: int, position: int, bad: list[Bad]) -> _Read:
+        """The record, or the first readable one of those that may stand for it."""
+        read, found = _Reader(self.loader, self.source, self.task, self.tokenizer), []
+        for attempt in range(ATTEMPTS):
+            rng = generator(self.seed, position, attempt)
+            if attempt:
+                part = self._part(index)
+                index = part.start + int(rng.integers(part.size))
+            try:
+                result = read(index, rng)
+                bad += found
+                return result
+            except BadRecord as error:
+                found.append(Bad(error.id, error.reason, error.detail))
+        raise ValueError(
+            f"{ATTEMPTS} records in a row cannot be read: {_summary(found)}. Repair or "
+            "remove them"
+        )
+
+    def _part(self, index: int) -> Part:
+        """A mixture's share stays what it is: a record is replaced from its source."""
+        return next(p for p in self.drawn if p.start <= index < p.start + p.size)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Evaluation:
+    """Number of a batch -> its arrays."""
+
+    loader: Loader
+    source: Source
+    task: Task
+    tokenizer: Tokenizer
+    batch: int
+    first: int
+    rows: int
+
+    def __call__(self, step: int) -> dict[str, Any]:
+        loader, size = self.loader, self.loader.image.size
+        frames = np.zeros((self.rows, loader.frames, size, size, 3), np.uint8)
+        tokens = np.full((self.rows, loader.text), self.tokenizer.pad, np.int32)
+        tokens[:, 0] = self.tokenizer.bos
+        length = np.ones(self.rows, np.int32)
+        first = step * self.batch + self.first
+        records = [
+            self._fill(first + row, row, frames, tokens, length)
+            for row in range(min(self.rows, len(self.source) - first))
+        ]
+        arrays = dict(
+            frames=frames,
+            tokens=tokens,
+            valid=np.arange(loader.text) < length[:, None],
+            prefix_length=length,
+            present=np.arange(self.rows) < len(records),
+        )
+        return dict(
+            arrays=arrays, ids=[record["id"] for record in records], records=records
+        )
+
+    def _fill(
+        self,
+        index: int,
+        row: int,
+        frames: np.ndarray,
+        tokens: np.ndarray,
+        length: np.ndarray,
+    ) -> Record:
+        reader = _Reader(self.loader, self.source, self.task, self.tokenizer)
+        try:
+            record = self.source[index]
+            example = self.task.examples(record, generator(0, index), 1)[0]
+            squares = reader.squares(example.frames, record["id"], None)
+        except BadRecord as error:
+            raise ValueError(
+                f"the record {error} cannot be evaluated, and a score over the others "
+                "would not be the score of the set: repair or remove it"
+            ) from error
+        for frame, square in enumerate(squares):
+            frames[row, frame] = square
+        prefix = self.tokenizer.encode(example.prefix) if example.prefix else []
+        if len(prefix) + 1 > self.loader.text:
+            raise ValueError(
+                f"the prefix of {record['id']!r} has {len(prefix) + 1} tokens with its "
+                f"begin: raise --config.loader.text={self.loader.text}"
+            )
+        tokens[row, 1 : 1 + len(prefix)] = prefix
+        length[row] = 1 + len(prefix)
+        return {key: value for key, value in record.items() if key != "frames"}
+
+
+# Bad records -------------------------------------------------------------------------
+
+
+class BadRecords:
+    """Counts the records that were replaced and says when there are too many.
+
+        bad = BadRecords(path, loader.bad_fraction, len(source))
+        bad.resume(step, rows=step * batch)          # what earlier starts have counted
+        bad.add(step, batch.bad, rows=batch)         # after each step
+
+    Every one is a line of the file: {"step", "id", "reason", "detail"}. A run may go on
+    while no more than `fraction` of the rows seen had to be replaced; at its beginning
+    the share is taken of min(population, 10,000) rows, so that one bad record among the
+    first ten ends nothing.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], fraction: float, population: int
+    ) -> None:
+        self._path, self._fraction = pathlib.Path(path), fraction
+        self._least = min(population, 10_000)
+        self._bad, self._rows = list[Bad](), 0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many were replaced so far, by reason."""
+        return dict(Counter(bad.reason for bad in self._bad))
+
+    def resume(self, step: int, rows: int) -> None:
+        """Takes up the file as it was before `step`, when `rows` rows had been seen.
+
+        Lines of later steps, which will be made again, are removed, and so is a last
+        line that a kill left half written.
+        """
+        kept, self._bad, self._rows = [], [], rows
+        lines = self._path.read_bytes().splitlines() if self._path.exists() else []
+        for line in lines:
+            try:
+                found = json.loads(line)
+            except ValueError:
+                continue
+            if found["step"] < step:
+                kept.append(line + b"\n")
+                self._bad.append(Bad(found["id"], found["reason"], found["detail"]))
+        if len(kept) < len(lines):
+            write(self._path, b"".join(kept))
+
+    def add(self, step: int, bad: Sequence[Bad], rows: int) -> None:
+        """Counts what one batch of `rows` rows replaced. ValueError: it is too much."""
+        self._rows += rows
+        if not bad:
+            return
+        self._bad += bad
+        lines = [json.dumps({"step": step, **one._asdict()}) + "\n" for one in bad]
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write("".join(lines))
+        seen = max(self._rows, self._least)
+        if len(self._bad) > self._fraction * seen:
+            raise ValueError(
+                f"{len(self._bad):,} of {self._rows:,} records could not be read, more "
+                f"than --config.loader.bad_fraction={self._fraction} of {seen:,} rows: "
+                f"{_summary(self._bad)}. Repair or remove them (all are listed in "
+                f"{self._path}), or allow a larger fraction"
+            )
+
+
+def _summary(bad: Sequence[Bad]) -> str:
+    """2 x empty file (a.jpg, b.jpg); 1 x truncated image (c.png: 12 bytes missing)"""
+    reasons = Counter(one.reason for one in bad).most_common()
+    return "; ".join(
+        f"{count} x {reason} ({_some(bad, reason)})" for reason, count in reasons
+    )
+
+
+def _some(bad: Sequence[Bad], reason: str) -> str:
+    chosen = [one for one in bad if one.reason == reason]
+    ids = list(dict.fromkeys(one.id for one in chosen))
+    more = f", and {len(ids) - 3} more" if len(ids) > 3 else ""
+    return ", ".join(ids[:3]) + more + f"; the first: {chosen[0].detail}"

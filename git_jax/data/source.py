@@ -1,0 +1,407 @@
+"""Where records come from: a folder of pictures, a prepared TFDS set, a mixture.
+
+A record is a dict with
+    "id"      str, unique in its source
+    "frames"  list of bytes (an encoded picture) or np.uint8 [h w 3], one per frame
+    "texts"   tuple[str, ...]
+and whatever else the source knows ("label", "questions", ...). Pictures stay encoded
+until the loader needs their pixels, and nothing is read before it is asked for.
+
+A source is a frozen dataclass: cheap to make, to compare and to send to a worker. What
+it reads from disk is opened on first use and stays behind when it is pickled.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import posixpath
+from collections.abc import Iterator
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+
+Record: TypeAlias = dict[str, Any]
+
+METADATA = "metadata.jsonl"
+
+
+class BadRecord(Exception):
+    """One record cannot be read; the others may well be fine.
+
+    `reason` is a short category that can be counted ("truncated image"), `detail` says
+    what was found and what to do about it.
+    """
+
+    def __init__(self, id: str, reason: str, detail: str = ""):
+        super().__init__(id, reason, detail)  # the arguments, so that it pickles
+        self.id, self.reason, self.detail = id, reason, detail
+
+    def __str__(self) -> str:
+        return f"{self.id}: {self.reason}" + (f": {self.detail}" if self.detail else "")
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Records by index, from any thread."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that are evaluated when none is named."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Record:
+        """Raises BadRecord where this record alone cannot be read."""
+
+    def split(self, name: str) -> "Source":
+        """The same source, another split. ValueError names the legal ones."""
+
+
+def texts(source: Source, index: int) -> tuple[str, ...]:
+    """The texts of a record, without its picture where the source can do that.
+
+    A source may offer `texts(index)`; training a tokenizer needs no pictures.
+    """
+    read = getattr(source, "texts", None)
+    return read(index) if read else source[index]["texts"]
+
+
+def _within(index: int, size: int) -> int:
+    """Python's rule for an index: negative counts from the end."""
+    if not -size <= index < size:
+        raise IndexError(f"record {index} of {size}")
+    return index % size
+
+
+class _Unpickled:
+    """Leaves everything that was opened or cached behind when pickled."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return {field.name: self.__dict__[field.name] for field in fields}
+
+
+# Folder ------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder(_Unpickled):
+    """Pictures beside a `metadata.jsonl`, the image-folder convention.
+
+        {"file_name": "images/a.jpg", "text": "a cat on a mat"}
+        {"file_name": "b.png", "texts": ["two dogs", "dogs at play"], "label": 3}
+
+    A row's id is its `file_name`, its texts are `text` and `texts` together; other keys
+    are handed on with the record. The whole file is checked when it is first needed
+    and only the place of each row is kept: 8 bytes a row. Files are looked up in one
+    listing per directory, not with a question per row.
+
+    Raises ValueError, naming file, line, value and the way out, for a folder that is
+    missing or has no rows, and for a row that is not UTF-8, not JSON, names no file,
+    a missing one, one outside the folder or one already named, or has no text.
+    """
+
+    path: str
+
+    splits = ("train",)
+
+    def split(self, name: str) -> "Folder":
+        if name not in self.splits:
+            raise ValueError(
+                f"{self.path} has no split {name!r}: an image folder has one, 'train'; "
+                "keep other splits in folders of their own"
+            )
+        return self
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, index: int) -> Record:
+        row = self._row(index)
+        id = posixpath.normpath(row["file_name"])
+        try:
+            with open(os.path.join(self.path, id), "rb") as file:
+                picture = file.read()
+        except OSError as error:
+            raise BadRecord(id, "unreadable file", str(error)) from error
+        rest = {key: value for key, value in row.items() if key not in _OWN_KEYS}
+        return rest | {"id": id, "frames": [picture], "texts": _texts(row)}
+
+    def texts(self, index: int) -> tuple[str, ...]:
+        return _texts(self._row(index))
+
+    def _row(self, index: int) -> dict[str, Any]:
+        index = _within(index, len(self))
+        start, stop = int(self._offsets[index]), int(self._offsets[index + 1])
+        line = os.pread(self._metadata.fileno(), stop - start, start)
+        # A row ends at its newline; blank lines may lie before the next one.
+        return json.loads(line.split(b"\n", 1)[0])
+
+    @functools.cached_property
+    def _metadata(self) -> Any:
+        return open(os.path.join(self.path, METADATA), "rb")
+
+    @functools.cached_property
+    def _offsets(self) -> np.ndarray:
+        """Where each row starts in the file, and the file's end: i64 [rows + 1]."""
+        if not os.path.isdir(self.path):
+            raise ValueError(
+                f"there is no folder {self.path!r}: --config.data.path must name a "
+                f"folder of pictures with a {METADATA}"
+            )
+        try:
+            self._metadata  # noqa: B018
+        except OSError as error:
+            raise ValueError(
+                f"{os.path.join(self.path, METADATA)} cannot be opened "
+                f"({error.strerror}): write one line for each picture, such as "
+                '{"file_name": "a.jpg", "text": "a cat"}'
+            ) from error
+        offsets = [offset for offset, _ in self._checked_rows()]
+        if not offsets:
+            raise ValueError(
+                f"{os.path.join(self.path, METADATA)} has no rows: write one line for "
+                'each picture, such as {"file_name": "a.jpg", "text": "a cat"}'
+            )
+        size = os.fstat(self._metadata.fileno()).st_size
+        return np.array([*offsets, size], np.int64)
+
+    def _checked_rows(self) -> Iterator[tuple[int, str]]:
+        """Yields (offset, id) of every row, each checked."""
+        where = os.path.join(self.path, METADATA)
+        listing, first_line = _Listing(self.path), dict[str, int]()
+        offset = 0
+        with open(where, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                start, offset = offset, offset + len(line)
+                if number == 1 and line.startswith(_BYTE_ORDER_MARK):
+                    start += len(_BYTE_ORDER_MARK)
+                    line = line.removeprefix(_BYTE_ORDER_MARK)
+                if not line.strip():
+                    continue
+                try:
+                    id = _check(line, listing)
+                    if id in first_line:
+                        raise ValueError(
+                            f"{id!r} was already named on line {first_line[id]}: put "
+                            'all captions of a picture into one row, as "texts"'
+                        )
+                except ValueError as error:
+                    raise ValueError(f"{where}:{number}: {error}") from error
+                first_line[id] = number
+                yield start, id
+
+
+_OWN_KEYS = ("file_name", "text", "texts")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def _texts(row: dict[str, Any]) -> tuple[str, ...]:
+    """`text` and `texts` of a row together, in that order, each once."""
+    text = row.get("text")
+    return tuple(
+        dict.fromkeys([*([] if text is None else [text]), *row.get("texts", ())])
+    )
+
+
+def _check(line: bytes, listing: "_Listing") -> str:
+    """The id of a row of metadata, or a ValueError without the place."""
+    try:
+        row = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        found = line[max(0, error.start - 20) : error.start + 20]
+        raise ValueError(
+            f"not UTF-8 at byte {error.start} ({found!r}): save the file as UTF-8"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"not JSON ({error.msg} at column {error.colno}) in {_short(line.decode())}: "
+            "a row is one JSON object on one line"
+        ) from error
+    if not isinstance(row, dict):
+        raise ValueError(
+            f"{_short(row)} is not a JSON object: a row looks like "
+            '{"file_name": "a.jpg", "text": "a cat"}'
+        )
+    name = row.get("file_name")
+    if not isinstance(name, str) or not name:
+        raise ValueError(
+            f"the row {_short(row)} has no file_name: add "
+            '"file_name": the path of its picture, relative to the folder'
+        )
+    id = posixpath.normpath(name)
+    if id.startswith(("/", "../")) or id in ("..", ".") or "\0" in id:
+        raise ValueError(
+            f"file_name {name!r} leads outside the folder: name files below it, by "
+            "relative paths"
+        )
+    if id not in listing:
+        raise ValueError(
+            f"there is no file {name!r} in the folder: restore the file or remove the "
+            "row"
+        )
+    _check_texts(row, name)
+    return id
+
+
+def _check_texts(row: dict[str, Any], name: str) -> None:
+    text, several = row.get("text"), row.get("texts")
+    if several is not None and not isinstance(several, list):
+        raise ValueError(
+            f"texts of {name!r} is {_short(several)}: it must be a list of strings; a "
+            'single caption goes under "text"'
+        )
+    captions = ([] if text is None else [text]) + (several or [])
+    if not captions:
+        raise ValueError(
+            f"the row of {name!r} has neither text nor texts: add "
+            '"text": "..." or "texts": ["...", "..."], or remove the row'
+        )
+    for caption in captions:
+        if not isinstance(caption, str):
+            raise ValueError(
+                f"the caption {_short(caption)} of {name!r} is not a string: write it in "
+                "quotes"
+            )
+        if not caption.strip():
+            raise ValueError(
+                f"a caption of {name!r} is empty ({caption!r}): write one or remove it"
+            )
+        # JSON can name half of a surrogate pair, which no encoder accepts.
+        if any("\ud800" <= letter <= "\udfff" for letter in caption):
+            raise ValueError(
+                f"the caption {_short(caption)} of {name!r} is not UTF-8 (it holds half "
+                "of a surrogate pair): correct the caption"
+            )
+
+
+def _short(value: Any, size: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= size else text[:size] + "..."
+
+
+class _Listing:
+    """`name in listing`: is there such a file? Each directory is listed once."""
+
+    def __init__(self, root: str):
+        self._root, self._files = root, dict[str, frozenset[str]]()
+
+    def __contains__(self, name: str) -> bool:
+        directory, base = posixpath.split(name)
+        if directory not in self._files:
+            self._files[directory] = self._list(os.path.join(self._root, directory))
+        return base in self._files[directory]
+
+    @staticmethod
+    def _list(directory: str) -> frozenset[str]:
+        try:
+            with os.scandir(directory) as entries:
+                return frozenset(entry.name for entry in entries if entry.is_file())
+        except (FileNotFoundError, NotADirectoryError):
+            return frozenset()
+
+
+# Mixture -----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Records start .. start + size of a source, drawn in proportion to weight."""
+
+    start: int
+    size: int
+    weight: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture(_Unpickled):
+    """Several sources as one: `Mixture({"a": A, "b": B}, {"a": 3, "b": 1})`.
+
+    As a sequence it is the sources one after another, so that an evaluation sees each
+    record once. The loader draws from it by weight: of any 4 records in a row 3 come
+    from `a`, each source in an order of its own and begun anew when it is used up.
+    Ids are "a/..." and "b/...", splits "a/test", ....
+    """
+
+    sources: dict[str, Source]
+    weights: dict[str, float]
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise ValueError("a mixture needs a source: --config.data.sources is empty")
+        if set(self.sources) != set(self.weights):
+            raise ValueError(
+                f"the weights of a mixture are for {sorted(self.weights)}, its sources "
+                f"are {sorted(self.sources)}: give each source one weight"
+            )
+        for name, weight in self.weights.items():
+            if not 0 < weight < float("inf"):
+                raise ValueError(
+                    f"--config.data.weights.{name}={weight} is not a positive number: "
+                    "leave a source out of the mixture to never see it"
+                )
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(
+            f"{name}/{split}"
+            for name, source in self.sources.items()
+            for split in source.splits
+        )
+
+    def split(self, name: str) -> Source:
+        source, _, split = name.partition("/")
+        if source not in self.sources or not split:
+            raise ValueError(
+                f"the mixture has no split {name!r}: name a source and its split, such "
+                f"as {', '.join(self.splits)}"
+            )
+        return self.sources[source].split(split)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> Record:
+        name, index = self._find(index)
+        try:
+            record = self.sources[name][index]
+        except BadRecord as error:
+            raise BadRecord(f"{name}/{error.id}", error.reason, error.detail) from error
+        return record | {"id": f"{name}/{record['id']}"}
+
+    def texts(self, index: int) -> tuple[str, ...]:
+        name, index = self._find(index)
+        return texts(self.sources[name], index)
+
+    @functools.cached_property
+    def _ends(self) -> np.ndarray:
+        sizes = {name: len(source) for name, source in self.sources.items()}
+        for name, size in sizes.items():
+            if not size:
+                raise ValueError(
+                    f"the source {name!r} of the mixture has no records: leave it out"
+                )
+        return np.cumsum(list(sizes.values()))
+
+    def _find(self, index: int) -> tuple[str, int]:
+        index = _within(index, len(self))
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        name = list(self.sources)[number]
+        return name, index - int(self._ends[number]) + len(self.sources[name])
+
+
+def parts(source: Source) -> list[Part]:
+    """How the records of a source are to be drawn: a mixture has a part per source."""
+    if not isinstance(source, Mixture):
+        return [Part(0, len(source), 1.0)]
+    found, start = [], 0
+    total = sum(source.weights.values())
+    for name, inner in source.sources.items():
+        inside = parts(inner)
+        share = source.weights[name] / total / sum(part.weight for part in inside)
+        found += [
+            Part(start + part.start, part.size, part.weight * share) for part in inside
+        ]
+        start += len(inner)
+    return found
