@@ -1,0 +1,328 @@
+"""What a run tells while it goes: files for programs, one live line for people.
+
+    with Log("runs/scenes", steps=2000, done=0) as log:
+        log.step(1, {"loss": 6.24, "grad_norm": 1.5}, images=64, seconds=0.1, waited=0)
+
+    runs/scenes/metrics.jsonl   {"step": 1, "loss": 6.24, "grad_norm": 1.5, ...}
+    standard error              step 1/2000   0 %   loss 6.240   640 images/s   ...
+
+A number is written as Python's `repr` gives it, so reading it back gives the same
+float; a number that is not finite, which JSON cannot say, is written as null. A line is
+handed to the system as soon as it is written: a killed run loses at most half a line.
+"""
+
+import json
+import math
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol, Self, TextIO
+
+import rich.console
+import rich.progress
+import tensorboardX
+
+RECENT = 50  # steps that the line's loss, speed and share of waiting are means over
+PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
+
+
+class Log:
+    """Writes metrics, bad records and samples of one run, and shows its progress.
+
+    Args:
+      directory: the run's; made if missing.
+      steps: steps the whole run has.
+      done: steps already taken, as the restored checkpoint counts them. Rows of later
+        steps are dropped from the files: a run that was killed wrote them, and they are
+        about to be taken again. 0 begins the files anew.
+      main: whether this process writes and shows at all; one of all hosts does.
+      stream: where the progress goes; standard error by default. A terminal gets one
+        line, redrawn; anything else a new line every ten seconds.
+
+    Raises:
+      ValueError: a file of the run holds a line, other than its last, that is no JSON.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        steps: int,
+        done: int = 0,
+        main: bool = True,
+        stream: TextIO | None = None,
+    ) -> None:
+        self._main = main
+        if not main:
+            return
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        self._metrics = _append(directory / "metrics.jsonl", done)
+        self._bad = _append(directory / "bad_records.jsonl", done)
+        self._samples = _append(directory / "samples.jsonl", done)
+        self._board = tensorboardX.SummaryWriter(
+            str(directory / "tensorboard"), purge_step=done + 1
+        )
+        self._pace = _Pace(steps)
+        stream = sys.stderr if stream is None else stream
+        self._line: _Line = (
+            _LiveLine(stream, steps, done) if stream.isatty() else _PlainLine(stream)
+        )
+
+    def step(
+        self,
+        step: int,
+        metrics: Mapping[str, Any],
+        *,
+        images: int,
+        seconds: float,
+        waited: float,
+    ) -> None:
+        """Writes the row of one step and moves the line.
+
+        Args:
+          step: its number, the first being 1.
+          metrics: `loss` and whatever else was measured: numbers, or mappings of
+            numbers such as `{"bad": {"truncated image": 3}}`.
+          images: pictures in the step, over all hosts.
+          seconds: how long the step took.
+          waited: how many of these seconds it waited for data.
+
+        The row holds the metrics, `seconds`, `waited` and `images_per_second`.
+        """
+        if not self._main:
+            return
+        speed = {
+            "images_per_second": images / seconds if seconds > 0 else math.inf,
+            "seconds": seconds,
+            "waited": waited,
+        }
+        row = _plain({"step": step, **metrics, **speed})
+        _write(self._metrics, row)
+        for name, value in _numbers(row):
+            if name != "step":
+                self._board.add_scalar(name, value, step)
+        self._pace.add(step, float(metrics["loss"]), images, seconds, waited)
+        self._line.show(self._pace)
+
+    def bad(self, step: int, records: Iterable[tuple[str, str]]) -> None:
+        """Writes a row for each record, (id, reason), that was replaced in a step."""
+        if self._main:
+            for id, reason in records:
+                _write(self._bad, {"step": step, "id": id, "reason": reason})
+
+    def sample(
+        self,
+        step: int,
+        *,
+        id: str,
+        caption: str,
+        reference: str,
+        picture: str | None = None,
+    ) -> None:
+        """Writes what the model said of one held-out picture after `step` steps.
+
+        `picture` is a `data:` URI as `git_jax.report.data_uri` makes it. The page shows
+        the samples of one `id` together, so one picture a run is enough for each.
+        """
+        if self._main:
+            row: dict[str, Any] = {"step": step, "id": id}
+            row |= {"caption": caption, "reference": reference}
+            if picture is not None:
+                row["picture"] = picture
+            _write(self._samples, row)
+
+    def message(self, text: str) -> None:
+        """Shows a text above the line, which stays whole."""
+        if self._main:
+            self._line.message(text)
+
+    def close(self) -> None:
+        """Leaves the last state of the line on the screen and closes the files."""
+        if not self._main:
+            return
+        self._line.close(self._pace)
+        self._board.close()
+        for file in (self._metrics, self._bad, self._samples):
+            file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _append(path: Path, done: int) -> TextIO:
+    """Opens a file of rows for more, without the rows of steps after `done`."""
+    if path.exists():
+        kept = path.with_suffix(".kept")
+        with open(kept, "w", encoding="utf-8") as file:
+            for line in _lines_until(path, done):
+                file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(kept, path)  # whole or not at all, if this is killed too
+    return open(path, "a", encoding="utf-8")
+
+
+def _lines_until(path: Path, done: int) -> Iterator[str]:
+    if done == 0:
+        return
+    with open(path, "rb") as file:
+        lines = enumerate(file, start=1)
+        for number, line in lines:
+            try:
+                text = line.decode("utf-8")
+                late = json.loads(text)["step"] > done
+            except (ValueError, KeyError, TypeError):
+                if next(lines, None) is None:
+                    return  # the kill came in the middle of this line
+                raise ValueError(
+                    f"{path}, line {number}: {line[:80]!r} is no row of JSON with a "
+                    "step; delete the line, or train in another workdir"
+                ) from None
+            if not late:
+                # A row may be whole and its end of line lost: rows stay apart.
+                yield text if text.endswith("\n") else text + "\n"
+
+
+def _write(file: TextIO, row: Mapping[str, Any]) -> None:
+    file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+    file.flush()
+
+
+def _plain(value: Any) -> Any:
+    """The same value of Python's own types: what JSON can write, NaN being None."""
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, int):
+        return value
+    number = float(value)  # numpy's and jax's scalars among others
+    return number if math.isfinite(number) else None
+
+
+def _numbers(row: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, float]]:
+    """{"bad": {"cut": 3}, "loss": None} -> ("bad/cut", 3)."""
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{above}{name}/")
+        elif value is not None:
+            yield f"{above}{name}", value
+
+
+class _Pace:
+    """The last steps, and what the line says of them."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.step: int | None = None
+        self._recent: deque[tuple[float, float, float, float]] = deque(maxlen=RECENT)
+        self._first: tuple[float, int] | None = None
+
+    def add(
+        self, step: int, loss: float, images: float, seconds: float, waited: float
+    ) -> None:
+        self.step = step
+        if self._first is None:  # it compiled the step, so the clock starts after it
+            self._first = time.monotonic(), step
+        self._recent.append((loss, images, seconds, waited))
+
+    def words(self) -> str:
+        """`loss 1.234   812 images/s   data 2 %   3:20 left`."""
+        loss, images, seconds, waited = map(sum, zip(*self._recent, strict=True))
+        seconds = max(seconds, 1e-9)  # a clock may not have moved
+        return "   ".join(
+            (
+                f"loss {loss / len(self._recent):.3f}",
+                f"{images / seconds:,.0f} images/s",
+                f"data {waited / seconds:.0%}".replace("%", " %"),
+                self._left(),
+            )
+        )
+
+    def _left(self) -> str:
+        assert self._first is not None and self.step is not None
+        start, first = self._first
+        taken = self.step - first
+        if self.step == self.steps:
+            return "done"
+        if not taken:
+            return "-:-- left"
+        # Saving and evaluating are part of the way, so they count.
+        each = (time.monotonic() - start) / taken
+        return f"{clock(each * (self.steps - self.step))} left"
+
+
+def clock(seconds: float) -> str:
+    """200 -> 3:20, 3725 -> 1:02:05, 100000 -> 1 d 3:46:40."""
+    days, rest = divmod(round(seconds), 86400)
+    hours, rest = divmod(rest, 3600)
+    minutes, rest = divmod(rest, 60)
+    text = f"{minutes}:{rest:02}"
+    if hours or days:
+        text = f"{hours}:{minutes:02}:{rest:02}"
+    return f"{days} d {text}" if days else text
+
+
+class _Line(Protocol):
+    def show(self, pace: _Pace) -> None: ...
+    def message(self, text: str) -> None: ...
+    def close(self, pace: _Pace) -> None: ...
+
+
+class _PlainLine:
+    """For a pipe or a file: a line now and then, each one whole."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._shown: tuple[float, int] | None = None  # when, which step
+
+    def show(self, pace: _Pace) -> None:
+        now = time.monotonic()
+        if self._shown is None or now - self._shown[0] >= PLAIN_EVERY:
+            self._print(pace, now)
+
+    def message(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+    def close(self, pace: _Pace) -> None:
+        if self._shown is not None and self._shown[1] != pace.step:
+            self._print(pace, time.monotonic())
+
+    def _print(self, pace: _Pace, now: float) -> None:
+        assert pace.step is not None
+        percent = 100 * pace.step // pace.steps
+        step = f"{pace.step:{len(str(pace.steps))}}/{pace.steps}"
+        self.message(f"step {step}   {percent:3} %   {pace.words()}")
+        self._shown = now, pace.step
+
+
+class _LiveLine:
+    """For a terminal: one line with a bar, redrawn in place."""
+
+    def __init__(self, stream: TextIO, steps: int, done: int) -> None:
+        self._progress = rich.progress.Progress(
+            rich.progress.TextColumn("step"),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.BarColumn(bar_width=None),
+            rich.progress.TextColumn("{task.description}"),
+            console=rich.console.Console(file=stream),
+            redirect_stdout=False,  # standard output belongs to programs
+            refresh_per_second=4,
+            expand=True,
+        )
+        self._task = self._progress.add_task("compiling", total=steps, completed=done)
+        self._progress.start()
+
+    def show(self, pace: _Pace) -> None:
+        self._progress.update(self._task, completed=pace.step, description=pace.words())
+
+    def message(self, text: str) -> None:
+        self._progress.console.print(text, markup=False, highlight=False)
+
+    def close(self, pace: _Pace) -> None:
+        self._progress.stop()
