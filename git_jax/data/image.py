@@ -95,7 +95,7 @@ _GUARD = threading.Lock()
 
 
 def _open(picture: bytes) -> Image.Image:
-    """Image.open without Pillow's own limit, which warns, and cannot be set per call."""
+    """Image.open without Pillow's own limit, which is one for the whole process."""
     with _GUARD:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -170,15 +170,12 @@ def _from_array(array: np.ndarray) -> np.ndarray:
 
 def _to_8_bits(array: np.ndarray) -> np.ndarray:
     """0 .. 65,535 -> 0 .. 255, rounded."""
-    if (
-        not np.issubdtype(array.dtype, np.integer)
-        or array.min() < 0
-        or array.max() > 65535
-    ):
+    low, high = array.min(), array.max()
+    if not np.issubdtype(array.dtype, np.integer) or low < 0 or high > 65535:
         raise BadPicture(
             "unknown pixels",
-            f"{array.dtype} from {array.min()} to {array.max()} has no known white: "
-            "save the picture with 8 or 16 bits",
+            f"{array.dtype} from {low} to {high} has no known white: save the picture "
+            "with 8 or 16 bits",
         )
     return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
 

@@ -124,10 +124,11 @@ class Packed(NamedTuple):
 def pack(
     prefix: Sequence[int], suffix: Sequence[int], size: int, tokenizer: Tokenizer
 ) -> Packed:
-    """[7 8], [4 5 2] -> tokens [1 7 8 4 5 2 0], target [0 0 0 1 1 1 0], valid [1 1 1 1 1 1 0].
+    """One row of T = size tokens, laid out for the loss.
 
-    With bos 1, eos 2, which ends the suffix, and pad 0. GIT predicts the suffix alone:
-    the prefix is context, so no loss is paid on it.
+    [7 8], [4 5 2] -> tokens [1 7 8 4 5 2 0]   bos 1, pad 0; the suffix ends with eos 2
+                      target [0 0 0 1 1 1 0]   GIT predicts the suffix alone: no loss is
+                      valid  [1 1 1 1 1 1 0]   paid on the prefix, which is context
     """
     start, stop = 1 + len(prefix), 1 + len(prefix) + len(suffix)
     assert stop <= size, (stop, size)
@@ -180,7 +181,7 @@ def order(drawn: Sequence[Part], seed: int) -> Any:
 
     def of_part(part: Part, seed: int) -> Any:
         # Grain's shuffle permutes at least 2^16 numbers and skips those that are too
-        # large: 60 us a record for 1,000 records, 600 us for 76. A stored order is 2 us.
+        # large: 60 us a record for 1,000, 600 us for 76. A stored order costs 2 us.
         if part.size > 2**16:
             rows = grain.MapDataset.range(part.size).shuffle(seed=seed).repeat()
         else:
@@ -207,8 +208,8 @@ class Loader:
     image         what makes squares of pictures: Crop or Resize
     threads       make whole batches ahead, each its own
     prefetch      batches that may lie ready; 0 makes each when it is asked for
-    workers       processes beside this one, each with `threads`, 0 for none. They need a
-                  main module that can be imported again and parsed absl flags
+    workers       processes beside this one, each with `threads`, 0 for none; they need
+                  a main module that can be imported again and parsed absl flags
     bad_fraction  share of unreadable records that ends a run (see BadRecords)
     long          "refuse" a text of more than T tokens as a bad record, or "cut" it to
                   its last tokens, as the released GIT does
@@ -278,8 +279,8 @@ class Loader:
     ) -> Batches:
         """Every record exactly once over all ranks, in order, without randomness.
 
-        All ranks have the same number of batches of the same shape. Raises ValueError for
-        a record that cannot be read: a score over some of the records is not the score.
+        All ranks have the same number of batches of the same shape. Raises ValueError
+        for a record that cannot be read: a score over the others is not the score.
         """
         import grain
 
@@ -336,7 +337,7 @@ def _share(batch: int, ranks: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Read:
-    """One record, ready for a batch: squares and, for each text, (prefix, suffix) ids."""
+    """A record, ready for a batch: squares and, for each text, (prefix, suffix) ids."""
 
     record: Record
     frames: Sequence[np.ndarray]

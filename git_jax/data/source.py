@@ -74,8 +74,8 @@ def _within(index: int, size: int) -> int:
     return index % size
 
 
-class _Unpickled:
-    """Leaves everything that was opened or cached behind when pickled."""
+class Lazy:
+    """A frozen dataclass that is pickled as its fields, without what it has opened."""
 
     def __getstate__(self) -> dict[str, Any]:
         fields = dataclasses.fields(self)  # type: ignore[arg-type]
@@ -86,7 +86,7 @@ class _Unpickled:
 
 
 @dataclasses.dataclass(frozen=True)
-class Folder(_Unpickled):
+class Folder(Lazy):
     """Pictures beside a `metadata.jsonl`, the image-folder convention.
 
         {"file_name": "images/a.jpg", "text": "a cat on a mat"}
@@ -199,10 +199,8 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 def _texts(row: dict[str, Any]) -> tuple[str, ...]:
     """`text` and `texts` of a row together, in that order, each once."""
-    text = row.get("text")
-    return tuple(
-        dict.fromkeys([*([] if text is None else [text]), *row.get("texts", ())])
-    )
+    text = () if row.get("text") is None else (row["text"],)
+    return tuple(dict.fromkeys((*text, *(row.get("texts") or ()))))
 
 
 def _check(line: bytes, listing: "_Listing") -> str:
@@ -216,7 +214,7 @@ def _check(line: bytes, listing: "_Listing") -> str:
         ) from error
     except json.JSONDecodeError as error:
         raise ValueError(
-            f"not JSON ({error.msg} at column {error.colno}) in {_short(line.decode())}: "
+            f"not JSON ({error.msg} at column {error.colno}): {_short(line.decode())}; "
             "a row is one JSON object on one line"
         ) from error
     if not isinstance(row, dict):
@@ -261,8 +259,8 @@ def _check_texts(row: dict[str, Any], name: str) -> None:
     for caption in captions:
         if not isinstance(caption, str):
             raise ValueError(
-                f"the caption {_short(caption)} of {name!r} is not a string: write it in "
-                "quotes"
+                f"the caption {_short(caption)} of {name!r} is not a string: write it "
+                "in quotes"
             )
         if not caption.strip():
             raise ValueError(
@@ -271,8 +269,8 @@ def _check_texts(row: dict[str, Any], name: str) -> None:
         # JSON can name half of a surrogate pair, which no encoder accepts.
         if any("\ud800" <= letter <= "\udfff" for letter in caption):
             raise ValueError(
-                f"the caption {_short(caption)} of {name!r} is not UTF-8 (it holds half "
-                "of a surrogate pair): correct the caption"
+                f"the caption {_short(caption)} of {name!r} is not UTF-8 (it holds "
+                "half of a surrogate pair): correct the caption"
             )
 
 
@@ -315,7 +313,7 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True)
-class Mixture(_Unpickled):
+class Mixture(Lazy):
     """Several sources as one: `Mixture({"a": A, "b": B}, {"a": 3, "b": 1})`.
 
     As a sequence it is the sources one after another, so that an evaluation sees each

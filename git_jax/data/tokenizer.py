@@ -18,7 +18,7 @@ import hashlib
 import io
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from git_jax.data import source as sources
@@ -129,14 +129,6 @@ def _within(ids: Iterable[int], size: int) -> list[int]:
     return ids
 
 
-class _Unpickled:
-    """Leaves an opened model behind when pickled."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        return {field.name: self.__dict__[field.name] for field in fields}
-
-
 @dataclasses.dataclass(frozen=True)
 class Bytes:
     """UTF-8 bytes, moved up by 3: needs no file, loses nothing, makes long captions."""
@@ -166,7 +158,7 @@ class Bytes:
 
 
 @dataclasses.dataclass(frozen=True)
-class SentencePiece(_Unpickled):
+class SentencePiece(sources.Lazy):
     """A unigram vocabulary, trained on the texts of the run where `path` is None.
 
     `vocabulary` is a soft limit: the 4 special pieces, 256 bytes for letters never seen
@@ -273,7 +265,7 @@ class SentencePiece(_Unpickled):
 
 
 @dataclasses.dataclass(frozen=True)
-class WordPiece(_Unpickled):
+class WordPiece(sources.Lazy):
     """BERT's lower-case word pieces, read from a `vocab.txt` with a piece a line.
 
     What the released GIT uses: bert-base-uncased, [PAD] 0, [CLS] 101 begins, [SEP] 102
