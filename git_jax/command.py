@@ -19,11 +19,9 @@ the `config.json` of a run. What a user can get wrong ends in one line on stderr
 
 from __future__ import annotations
 
-import ast
-import collections.abc
 import contextlib
 import dataclasses
-import enum
+import importlib
 import importlib.util
 import inspect
 import pathlib
@@ -33,136 +31,70 @@ import traceback
 import types
 import typing
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Union
+from typing import Any
 
 import ml_collections
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from git_jax import config as tree
-from git_jax.config import (
-    CLASS,
-    Node,
-    adopt,
-    describe,
-    fields,
-    fit,
-    name_of,
-    require,
-    resolve,
-    short,
-    unknown,
-)
+from git_jax import config as configs
+from git_jax.annotation import CLASS, describe, is_node, read
+from git_jax.config import check, fields, name_of, short, unknown
 
 # ------------------------------------------------------------------------- overrides
 
 
-def read(text: str, kind: Any) -> Any:
-    """The value that `text`, from a command line, means for the annotation `kind`.
-
-    `none` is None where that is legal; `1,2,3` and `(1, 2, 3)` are tuples; a function
-    is `module:name`. Raises TypeError or ValueError where it means nothing.
-    """
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (Union, types.UnionType):
-        if types.NoneType in inner and text.lower() == "none":
-            return None
-        members = [member for member in inner if member is not types.NoneType]
-        for member in sorted(members, key=lambda member: member is str):
-            with contextlib.suppress(TypeError, ValueError):
-                return read(text, member)
-        raise TypeError
-    if origin is Literal:
-        chosen = [option for option in inner if str(option) == text]
-        return require(chosen, bool(chosen))[0]
-    bare = origin or kind
-    if bare is str:
-        return text
-    if bare is bool:
-        words = {"true": True, "1": True, "false": False, "0": False}
-        return words[require(text.lower(), text.lower() in words)]
-    if bare is int:
-        return int(text, 0)
-    if bare is float:
-        return float(text)
-    if isinstance(bare, type) and issubclass(bare, enum.Enum):
-        return bare[require(text, text in bare.__members__)]
-    if bare is collections.abc.Callable or bare is type:
-        return resolve(text)
-    if bare in (list, tuple, collections.abc.Sequence, collections.abc.Iterable):
-        literal = _literal(text)
-        if not isinstance(literal, list | tuple):
-            parts = [part.strip() for part in text.strip("()[] ").split(",")]
-            of = inner[0] if inner else Any
-            literal = [read(part, of) for part in parts if part]
-        return fit(adopt(tuple(literal)), kind)
-    return fit(adopt(_literal(text)), kind)
-
-
-def _literal(text: str) -> Any:
-    words = {"true": True, "false": False, "none": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def override(config: ConfigDict, path: str, text: str | None) -> None:
+def override(config: ConfigDict, path: str, text: str) -> None:
     """Sets `path` ("model.encoder.depth") of `config` to what `text` means there.
 
-    None, a bare flag, is true. Raises ValueError naming the legal fields or the type.
+    Raises ValueError naming the legal fields, or the type of the field and the value.
     """
     *way, last = path.replace("[", ".").replace("]", "").split(".")
-    holder: Any = config
-    for part in way:
-        holder = holder[_key(holder, part)]
-    key = _key(holder, last)
-    if isinstance(holder, Node):
-        owner, kind = (
-            f"{name_of(holder[CLASS])}.{last}",
-            fields(holder[CLASS])[key].kind,
-        )
-    else:
-        owner, kind = path, _kind_in(holder, key)
+    holder, parents = config, []
+    for depth, part in enumerate(way):
+        parents.append((holder, _key(holder, part, way[:depth])))
+        holder = holder[parents[-1][1]]
+    key = _key(holder, last, way)
+    owner, kind = path, _kind(holder, key)
     held = holder[key]
+    if is_node(holder):
+        owner, kind = f"{name_of(holder[CLASS])}.{key}", fields(holder[CLASS])[key].kind
     try:
-        if isinstance(held, ConfigDict) and not (text or "").startswith("{"):
-            value = fit(_literal(text or ""), types.NoneType)
-            value = fit(value, kind) if isinstance(holder, Node) else value
-        else:
-            value = read("true" if text is None else text, kind)
+        value = check(owner, read(text, kind), kind)
     except (TypeError, ValueError):
-        if isinstance(held, Node):
-            raise ValueError(
-                f"{owner} holds a {name_of(held[CLASS])}: set its fields, "
-                f"{', '.join(name for name in held if name != CLASS)}"
-            ) from None
+        if not is_node(held):
+            raise ValueError(f"{owner} is {describe(kind)}, not {text!r}") from None
+        names = ", ".join(name for name in held if name != CLASS)
         raise ValueError(
-            f"{owner} is {describe(kind)}, not {'true' if text is None else text!r}"
+            f"{owner} holds a {name_of(held[CLASS])}; set its fields: {names}"
         ) from None
+    # A sequence cannot be assigned into: its holder gets another one.
+    while isinstance(holder, list | tuple):
+        items = [*holder[:key], value, *holder[key + 1 :]]
+        value = type(holder)(items)
+        holder, key = parents.pop()
     holder[key] = value
 
 
-def _key(holder: Any, part: str) -> Any:
-    """`part` of a path as a key of `holder`, or ValueError naming those it has."""
+def _key(holder: Any, part: str, way: Sequence[str]) -> Any:
+    """`part` of a path as a key of `holder`, found at `way`, or ValueError."""
+    at = ".".join(way) or "the config"
     if isinstance(holder, list | tuple):
         if part.isdigit() and int(part) < len(holder):
             return int(part)
-        raise ValueError(unknown("the sequence", part, range(len(holder)), "item"))
+        raise ValueError(unknown(at, part, range(len(holder)), "item"))
     if not isinstance(holder, ConfigDict):
-        raise ValueError(f"{short(holder)} has no field {part!r}; it is a value")
+        raise ValueError(f"{at} is {short(holder)}, which has no field {part!r}")
     if part in holder and part != CLASS:
         return part
-    owner = name_of(holder[CLASS]) if isinstance(holder, Node) else "the config"
+    owner = name_of(holder[CLASS]) if is_node(holder) else at
     raise ValueError(unknown(owner, part, holder))
 
 
-def _kind_in(holder: Any, key: Any) -> Any:
+def _kind(holder: Any, key: Any) -> Any:
     """What an entry of a plain ConfigDict or a sequence may hold: more of the same."""
-    kind = type(holder[key]) if not isinstance(holder, ConfigDict) else None
-    kind = kind or holder.get_type(key)
+    plain = isinstance(holder, ConfigDict)
+    kind = holder.get_type(key) if plain else type(holder[key])
     return Any if kind is types.NoneType else kind
 
 
@@ -183,7 +115,7 @@ def load(name: str) -> ConfigDict:
     if path.suffix == ".json":
         if variant:
             raise ValueError(f"--config={name}: a JSON config has no variants")
-        return tree.load(path)
+        return configs.load(path)
     with _errors_of(path):
         module = _execute(path)
         config = _variant(module, path, variant)()
@@ -200,7 +132,7 @@ def _split(name: str) -> tuple[pathlib.Path, str]:
 
 
 def _execute(path: pathlib.Path) -> types.ModuleType:
-    found = importlib.util.spec_from_file_location(f"config_file_{path.stem}", path)
+    found = importlib.util.spec_from_file_location(f"__config__.{path.stem}", path)
     if found is None or found.loader is None:
         raise ValueError(f"{path}: a config file is Python (.py) or a run's .json")
     module = importlib.util.module_from_spec(found)
@@ -262,7 +194,15 @@ def _errors_of(path: pathlib.Path) -> Any:
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         if not lines or not (theirs or isinstance(error, ValueError | ImportError)):
             raise
-        raise ValueError(f"{path}:{lines[-1]}: {kind}{error}") from error
+        raise ValueError(f"{path}:{lines[-1]}: {kind}{_message(error)}") from error
+
+
+def _message(error: BaseException) -> str:
+    """The innermost message: ConfigDict wraps one error's text in another's."""
+    inner = error.args[0] if error.args else ""
+    if isinstance(inner, BaseException):
+        return _message(inner)
+    return " ".join((inner if isinstance(inner, str) else str(error)).split())
 
 
 def _same(filename: str, path: pathlib.Path) -> bool:
@@ -284,7 +224,7 @@ class Command:
 
     flags: flags.FlagValues
     arguments: list[str]
-    overrides: list[tuple[str, str | None]]
+    overrides: list[tuple[str, str]]
 
     def config(self, default: str | None = None) -> ConfigDict:
         """The config of `--config`, or `default` without one, overridden and locked."""
@@ -298,8 +238,7 @@ class Command:
             try:
                 override(config, path, text)
             except ValueError as error:
-                value = "" if text is None else f"={text}"
-                raise ValueError(f"--config.{path}{value}: {error}") from None
+                raise ValueError(f"--config.{path}={text}: {error}") from None
         return config.lock()
 
 
@@ -321,6 +260,14 @@ def parse(
             flag_values=values,
             module_name=argv[0],  # the program's own, for --help
         )
+        flags.DEFINE_list(
+            "import",
+            [],
+            "Modules of your own to import first: those whose classes a saved config "
+            "names.",
+            flag_values=values,
+            module_name=argv[0],
+        )
         if define is not None:
             define()
     rest, overrides = _take_overrides(argv)
@@ -328,16 +275,21 @@ def parse(
         arguments = values(rest)
     except flags.Error as error:
         raise ValueError(str(error)) from error
+    for name in values["import"].value:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ValueError(f"--import={name}: {error}") from error
     return Command(values, list(arguments[1:]), overrides)
 
 
 def _take_overrides(
     argv: Sequence[str],
-) -> tuple[list[str], list[tuple[str, str | None]]]:
+) -> tuple[list[str], list[tuple[str, str]]]:
     """Splits `--config.PATH=VALUE`, `--config.PATH VALUE`, `--config.FLAG` and
     `--noconfig.FLAG` from all else, which is absl's."""
     rest: list[str] = []
-    overrides: list[tuple[str, str | None]] = []
+    overrides: list[tuple[str, str]] = []
     waiting = list(argv)
     while waiting:
         argument = waiting.pop(0)
@@ -354,7 +306,7 @@ def _take_overrides(
             overrides.append((name.removeprefix("config."), text))
         else:
             follows = bool(waiting) and not waiting[0].startswith("--")
-            value = waiting.pop(0) if follows else None
+            value = waiting.pop(0) if follows else "true"
             overrides.append((name.removeprefix("config."), value))
     return rest, overrides
 

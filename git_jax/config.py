@@ -15,51 +15,33 @@ command line is in `command.py`.
 
 from __future__ import annotations
 
-import collections.abc
-import contextlib
 import copy
 import dataclasses
 import difflib
-import enum
 import fnmatch
 import functools
-import importlib
 import inspect
 import json
 import math
 import os
 import pathlib
-import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Union
+from typing import Any, Union
 
 from ml_collections import ConfigDict, FieldReference
 
-CLASS = "class"
-
-# Whose code a config read from JSON may import. See `resolve`.
-PACKAGES = ("git_jax", "jax", "flax", "optax")
-
-# Where a function that jax defines in a private module is published.
-PUBLISHED = ("jax.nn", "jax.numpy", "jax.nn.initializers", "jax.lax")
-
-
-class Missing(enum.Enum):
-    """What stands for a value that is not there.
-
-    REQUIRED is held by a field that has no default and was not given.
-    """
-
-    REQUIRED = "required"
-    ABSENT = "absent"
-
-    def __repr__(self) -> str:
-        return f"<{self.value}>"
-
-
-REQUIRED = Missing.REQUIRED
+from git_jax.annotation import (
+    CLASS,
+    PACKAGES,
+    REQUIRED,
+    Missing,
+    describe,
+    fit,
+    reference,
+    resolve,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +56,8 @@ class Field:
     make: Callable[[], Any] | None = None
 
     def value(self) -> Any:
-        return adopt(self.make() if self.make else copy.deepcopy(self.default))
+        value = self.make() if self.make else self.default
+        return copy.deepcopy(value) if isinstance(value, ConfigDict) else adopt(value)
 
 
 @functools.cache
@@ -97,9 +80,6 @@ def fields(target: Callable[..., Any]) -> Mapping[str, Field]:
             for field in dataclasses.fields(target)
             if field.default_factory is not dataclasses.MISSING
         }
-    linen = is_class and any(
-        base.__module__ == "flax.linen.module" for base in target.__mro__
-    )
     found = {}
     for name, parameter in inspect.signature(target).parameters.items():
         if parameter.kind not in (
@@ -107,7 +87,7 @@ def fields(target: Callable[..., Any]) -> Mapping[str, Field]:
             parameter.KEYWORD_ONLY,
         ):
             continue
-        if linen and name in ("parent", "name"):
+        if _is_linen(target) and name in ("parent", "name"):
             continue
         plain = parameter.default is parameter.empty
         if plain and not is_class and parameter.kind is not parameter.KEYWORD_ONLY:
@@ -118,6 +98,14 @@ def fields(target: Callable[..., Any]) -> Mapping[str, Field]:
             kind = kind | None if isinstance(kind, type) else Union[kind, None]  # noqa: UP007
         found[name] = Field(kind, default, made.get(name))
     return types.MappingProxyType(found)
+
+
+def _is_linen(target: Any) -> bool:
+    """Whether `target` is a Linen module: flax need not be imported to know."""
+    return any(
+        base.__module__ == "flax.linen.module"
+        for base in getattr(target, "__mro__", ())
+    )
 
 
 def _kind_of(default: Any) -> Any:
@@ -208,7 +196,7 @@ def build(node: Any, /, **extra: Any) -> Any:
 def _build(value: Any, path: str, extra: Mapping[str, Any]) -> Any:
     if isinstance(value, Node):
         target = value[CLASS]
-        linen = ("parent", "name") if hasattr(target, "setup") else ()
+        linen = ("parent", "name") if _is_linen(target) else ()
         for name in extra:
             if name not in fields(target) and name not in linen:
                 raise ValueError(unknown(name_of(target), name, fields(target)))
@@ -238,13 +226,21 @@ def adopt(value: Any) -> Any:
     if isinstance(value, functools.partial) and not value.args:
         return spec(value.func, **value.keywords)
     if dataclasses.is_dataclass(value):
-        held = {name: getattr(value, name) for name in fields(type(value))}
-        return spec(type(value), **held)
+        kind: Callable[..., Any] = type(value)
+        return spec(kind, **{name: getattr(value, name) for name in fields(kind)})
     if isinstance(value, Mapping):
         return ConfigDict({k: adopt(v) for k, v in value.items()})
     if type(value) in (list, tuple):
         return type(value)(adopt(v) for v in value)
     return value
+
+
+def check(path: str, value: Any, kind: Any) -> Any:
+    """`value` as `kind` wants it, or ValueError naming the field at `path`."""
+    try:
+        return fit(adopt(value), kind)
+    except TypeError:
+        raise ValueError(f"{path} is {describe(kind)}, not {short(value)}") from None
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -286,137 +282,7 @@ def unknown(owner: str, name: str, legal: Any, noun: str = "field") -> str:
     return f"{owner} has no {noun} {name!r}; {has}{hint}"
 
 
-# ----------------------------------------------------------------------------- types
-
-
-def describe(kind: Any) -> str:
-    """An annotation as a person would write it."""
-    if isinstance(kind, type) and not typing.get_args(kind):
-        return kind.__name__
-    return str(kind).replace("typing.", "").replace("collections.abc.", "")
-
-
-def fit(value: Any, kind: Any) -> Any:
-    """`value` as the annotation `kind` wants it, or TypeError.
-
-    An int fits a float and a list a tuple, and are converted; a bool is no int. A node
-    fits where an instance of its class would. Protocols are not checked.
-    """
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if value is REQUIRED or kind is Any or isinstance(kind, typing.TypeVar):
-        return value
-    if kind is None or kind is types.NoneType:
-        return require(value, value is None)
-    if origin in (Union, types.UnionType):
-        for member in sorted(inner, key=lambda member: type(value) is not member):
-            with contextlib.suppress(TypeError):
-                return fit(value, member)
-        raise TypeError
-    if origin is Literal:
-        return require(value, any(type(value) is type(o) and value == o for o in inner))
-    bare = origin or kind
-    if isinstance(value, Node):
-        return require(value, _makes(value[CLASS], bare))
-    if bare is collections.abc.Callable or bare is type:
-        return require(value, callable(value))
-    if not isinstance(bare, type) or getattr(bare, "_is_protocol", False):
-        return value
-    if issubclass(bare, bool | str | enum.Enum):
-        return require(value, isinstance(value, bare))
-    if bare is int or bare is float:
-        number = isinstance(value, int | (float if bare is float else int))
-        return bare(require(value, number and not isinstance(value, bool)))
-    if issubclass(bare, Mapping) or bare is collections.abc.Mapping:
-        require(value, isinstance(value, Mapping | ConfigDict))
-        if not inner:
-            return value
-        return ConfigDict({k: fit(v, inner[1]) for k, v in value.items()})
-    if bare in (list, tuple, collections.abc.Sequence, collections.abc.Iterable):
-        require(value, isinstance(value, list | tuple))
-        make = list if bare is list else tuple
-        if bare is tuple and inner and inner[-1] is not Ellipsis:
-            require(value, len(value) == len(inner))
-            return tuple(fit(v, k) for v, k in zip(value, inner, strict=True))
-        return make(fit(v, inner[0]) for v in value) if inner else make(value)
-    return require(value, isinstance(value, bare))
-
-
-def check(path: str, value: Any, kind: Any) -> Any:
-    """`value` as `kind` wants it, or ValueError naming the field at `path`."""
-    try:
-        return fit(adopt(value), kind)
-    except TypeError:
-        raise ValueError(f"{path} is {describe(kind)}, not {short(value)}") from None
-
-
-def require(value: Any, holds: bool) -> Any:
-    if not holds:
-        raise TypeError
-    return value
-
-
-def _makes(target: Any, kind: Any) -> bool:
-    """Whether what a node of `target` builds may stand where `kind` is wanted."""
-    if not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
-        return True
-    if not isinstance(target, type):
-        return kind in (collections.abc.Callable, object)
-    return kind is collections.abc.Callable or issubclass(target, kind)
-
-
 # ------------------------------------------------------------------------------ JSON
-
-
-def reference(value: Any) -> str:
-    """The "module:qualname" by which `resolve` finds a class or function again."""
-    module = getattr(value, "__module__", None)
-    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
-    if not module or not name:
-        raise ValueError(f"{short(value)} has no name to be saved by")
-    if module.startswith("jax._src"):
-        for public in PUBLISHED:
-            if getattr(sys.modules.get(public), name, None) is value:
-                module = public
-                break
-    if "<" in name or module == "__main__":
-        raise ValueError(
-            f"{name} of {module} cannot be saved by name: "
-            "define it at the top of a module that can be imported"
-        )
-    return f"{module}:{name}"
-
-
-def resolve(text: str) -> Any:
-    """The class or function called "module:qualname".
-
-    Only the packages in `PACKAGES` are imported; other modules must be imported
-    already and lie outside the standard library. A name that its module only imported
-    from elsewhere is refused, so a file of JSON cannot reach, say, `os.system`.
-    """
-    module, colon, name = text.partition(":")
-    root = module.partition(".")[0]
-    if not colon or not name:
-        raise ValueError(f"{text!r} is not of the form module:name")
-    if root in PACKAGES:
-        try:
-            holder = importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            raise ValueError(f"{text}: {error}") from None
-    elif module in sys.modules and root not in sys.stdlib_module_names:
-        holder = sys.modules[module]
-    else:
-        raise ValueError(
-            f"{text}: only code of {', '.join(PACKAGES)}, or of a module that is "
-            f"imported already, may be named in a config; import {root} first"
-        )
-    value: Any = holder
-    for part in name.split("."):
-        value = getattr(value, part, None)
-    if not callable(value):
-        raise ValueError(f"{text}: {module} defines no class or function {name!r}")
-    if reference(value) != text:
-        raise ValueError(f"{text} is defined elsewhere, as {reference(value)}")
-    return value
 
 
 TAGS = ("tuple", "float", "object", "required", "dict")
