@@ -38,8 +38,8 @@ from absl import app, flags
 from ml_collections import ConfigDict
 
 from git_jax import config as configs
-from git_jax.annotation import CLASS, describe, is_node, read
-from git_jax.config import check, fields, name_of, short, unknown
+from git_jax.annotation import CLASS, describe, read
+from git_jax.config import Node, check, fields, name_of, short, unknown
 
 # ------------------------------------------------------------------------- overrides
 
@@ -57,12 +57,12 @@ def override(config: ConfigDict, path: str, text: str) -> None:
     key = _key(holder, last, way)
     owner, kind = path, _kind(holder, key)
     held = holder[key]
-    if is_node(holder):
+    if isinstance(holder, Node):
         owner, kind = f"{name_of(holder[CLASS])}.{key}", fields(holder[CLASS])[key].kind
     try:
         value = check(owner, read(text, kind), kind)
     except (TypeError, ValueError):
-        if not is_node(held):
+        if not isinstance(held, Node):
             raise ValueError(f"{owner} is {describe(kind)}, not {text!r}") from None
         names = ", ".join(name for name in held if name != CLASS)
         raise ValueError(
@@ -87,7 +87,7 @@ def _key(holder: Any, part: str, way: Sequence[str]) -> Any:
         raise ValueError(f"{at} is {short(holder)}, which has no field {part!r}")
     if part in holder and part != CLASS:
         return part
-    owner = name_of(holder[CLASS]) if is_node(holder) else at
+    owner = name_of(holder[CLASS]) if isinstance(holder, Node) else at
     raise ValueError(unknown(owner, part, holder))
 
 
@@ -275,7 +275,7 @@ def parse(
         arguments = values(rest)
     except flags.Error as error:
         raise ValueError(str(error)) from error
-    for name in values["import"].value:
+    for name in values["import"].value or ():
         try:
             importlib.import_module(name)
         except ImportError as error:

@@ -28,7 +28,7 @@ import pathlib
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Union
+from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
@@ -69,43 +69,47 @@ def fields(target: Callable[..., Any]) -> Mapping[str, Field]:
     remains are operands, which the caller of the built `functools.partial` gives.
     """
     is_class = isinstance(target, type)
-    if is_class and not dataclasses.is_dataclass(target):
-        hints = typing.get_type_hints(target.__init__)
-    else:
-        hints = typing.get_type_hints(target)
-    made = {}
+    data: tuple[Any, ...] = ()
     if dataclasses.is_dataclass(target):
-        made = {
-            field.name: field.default_factory
-            for field in dataclasses.fields(target)
-            if field.default_factory is not dataclasses.MISSING
-        }
+        data = dataclasses.fields(target)
+    made = {
+        field.name: field.default_factory
+        for field in data
+        if field.default_factory is not dataclasses.MISSING
+    }
+    hints = _hints(target if data or not is_class else target.__init__)
     found = {}
     for name, parameter in inspect.signature(target).parameters.items():
-        if parameter.kind not in (
-            parameter.POSITIONAL_OR_KEYWORD,
-            parameter.KEYWORD_ONLY,
+        named = (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if parameter.kind not in named or (
+            _is_linen(target) and name in ("parent", "name")
         ):
             continue
-        if _is_linen(target) and name in ("parent", "name"):
+        bare = parameter.default is parameter.empty
+        if bare and not is_class and parameter.kind is not parameter.KEYWORD_ONLY:
             continue
-        plain = parameter.default is parameter.empty
-        if plain and not is_class and parameter.kind is not parameter.KEYWORD_ONLY:
-            continue
-        default = REQUIRED if plain or name in made else parameter.default
+        default = REQUIRED if bare or name in made else parameter.default
         kind = hints.get(name, _kind_of(default))
-        if default is None and kind is not Any:
-            kind = kind | None if isinstance(kind, type) else Union[kind, None]  # noqa: UP007
+        kind = kind | None if default is None and kind is not Any else kind
         found[name] = Field(kind, default, made.get(name))
     return types.MappingProxyType(found)
 
 
 def _is_linen(target: Any) -> bool:
     """Whether `target` is a Linen module: flax need not be imported to know."""
-    return any(
-        base.__module__ == "flax.linen.module"
-        for base in getattr(target, "__mro__", ())
-    )
+    bases = target.__mro__ if isinstance(target, type) else ()
+    return any(base.__module__ == "flax.linen.module" for base in bases)
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    """The annotations of `target`, evaluated; none where a library's cannot be."""
+    try:
+        return typing.get_type_hints(target)
+    except NameError:
+        # Libraries annotate with names that only a type checker imports.
+        if target.__module__.partition(".")[0] in ("optax", "flax", "jax"):
+            return {}
+        raise
 
 
 def _kind_of(default: Any) -> Any:
@@ -348,14 +352,14 @@ def decode(value: Any, path: str = "config") -> Any:
         return value
     if CLASS in value:
         return _decode_node(value, path)
-    tag, held = next(iter(value.items())) if len(value) == 1 else (None, None)
+    tag, held = next(iter(value.items())) if len(value) == 1 else ("", None)
     try:
         if tag == "tuple" and isinstance(held, list):
             return tuple(decode(held, path))
         if tag == "float":
-            return float(held)
+            return float(str(held))
         if tag == "object":
-            return resolve(held)
+            return resolve(str(held))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
     if tag == "required":
