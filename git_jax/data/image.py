@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 Encoded: TypeAlias = bytes | str | os.PathLike[str] | np.ndarray
 
@@ -68,7 +68,7 @@ def decode(picture: Encoded, *, pixels: int = PIXELS) -> np.ndarray:
             return np.array(_upright(_rgb(image), _orientation(image)))
     except BadPicture:
         raise
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise BadPicture(
             "not an image",
             f"its first bytes are {picture[:8]!r}, which no format begins with: save "
@@ -255,7 +255,8 @@ class Crop:
         if rng is None:
             return Resize(self.size).video(frames)
         _check_one_size(frames)
-        top, left, side = self._square(*frames[0].shape[:2], rng)
+        height, width = frames[0].shape[:2]
+        top, left, side = self._square(height, width, rng)
         return [
             _scaled(frame[top : top + side, left : left + side], self.size)
             for frame in frames

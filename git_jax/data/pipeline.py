@@ -296,7 +296,7 @@ class Loader:
 
         Ends at the first that can, which is usually the first.
         """
-        read, bad = _Reader(self, source, task, tokenizer), []
+        read, bad = _Reader(self, source, task, tokenizer), list[Bad]()
         count = min(len(source), 1000)
         for number in range(count):
             try:
@@ -436,7 +436,8 @@ class _Training:
 
     def _readable(self, index: int, position: int, bad: list[Bad]) -> _Read:
         """The record, or the first readable one of those that may stand for it."""
-        read, found = _Reader(self.loader, self.source, self.task, self.tokenizer), []
+        read = _Reader(self.loader, self.source, self.task, self.tokenizer)
+        found: list[Bad] = []
         for attempt in range(ATTEMPTS):
             rng = generator(self.seed, position, attempt)
             if attempt:

@@ -18,8 +18,9 @@ import hashlib
 import io
 import os
 import pathlib
+import sys
 from collections.abc import Iterable
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from git_jax.data import source as sources
 
@@ -28,9 +29,14 @@ from git_jax.data import source as sources
 class Tokenizer(Protocol):
     """Ids lie in 0 .. size - 1; `pad`, `bos` and `eos` are three of them."""
 
-    pad: int
-    bos: int
-    eos: int
+    @property
+    def pad(self) -> int: ...
+
+    @property
+    def bos(self) -> int: ...
+
+    @property
+    def eos(self) -> int: ...
 
     @property
     def size(self) -> int: ...
@@ -42,7 +48,7 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]: ...
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text, without pad, bos and eos. ValueError for an id >= size."""
+        """The text, without pad, bos and eos; an id >= size reads as unknown."""
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Puts what defines the tokenizer into the directory of a run."""
@@ -51,26 +57,19 @@ class Tokenizer(Protocol):
         """The same kind of tokenizer, on what `save` put into the directory."""
 
 
-Kind = TypeVar("Kind", bound=Tokenizer)
-
-
 def prepare(
-    tokenizer: Kind, source: sources.Source, directory: str | os.PathLike[str]
-) -> Kind:
+    tokenizer: Tokenizer, source: sources.Source, directory: str | os.PathLike[str]
+) -> Tokenizer:
     """The tokenizer of a run: trained on the source if need be, kept in its directory.
 
     What an earlier start of the run has left there is used again, so that a resumed
     run has the ids it began with.
     """
     directory = pathlib.Path(directory)
-    if isinstance(tokenizer, SentencePiece) and tokenizer.path is None:
-        if not (directory / SentencePiece.file).exists():
-            write(
-                directory / SentencePiece.file,
-                tokenizer.train(texts(source, tokenizer)),
-            )
-    else:
+    if not isinstance(tokenizer, SentencePiece) or tokenizer.path is not None:
         tokenizer.save(directory)
+    elif not (directory / tokenizer.file).exists():
+        write(directory / tokenizer.file, tokenizer.train(texts(source, tokenizer)))
     return tokenizer.load(directory)
 
 
@@ -119,14 +118,11 @@ def _read(path: str, field: str) -> bytes:
         ) from error
 
 
-def _within(ids: Iterable[int], size: int) -> list[int]:
-    ids = [int(id) for id in ids]
-    if wrong := [id for id in ids if not 0 <= id < size]:
-        raise ValueError(
-            f"the id {wrong[0]} is not one of the {size} of this tokenizer: the model "
-            "was made for another one"
-        )
-    return ids
+def _pieces(tokenizer: Tokenizer, ids: Iterable[int], unknown: int) -> list[int]:
+    """The ids that make text; `unknown` stands for those that no piece has."""
+    special = (tokenizer.pad, tokenizer.bos, tokenizer.eos)
+    known = range(tokenizer.size)
+    return [int(i) if i in known else unknown for i in ids if i not in special]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,8 +143,8 @@ class Bytes:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Bytes that are not UTF-8, as a young model writes them, become U+FFFD."""
-        kept = [id - 3 for id in _within(ids, self.size) if id >= 3]
-        return bytes(kept).decode(errors="replace")
+        kept = _pieces(self, ids, unknown=0xFF + 3)  # no byte of UTF-8 is 0xFF
+        return bytes(id - 3 for id in kept).decode(errors="replace")
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Nothing to keep: the class is the tokenizer."""
@@ -193,9 +189,8 @@ class SentencePiece(sources.Lazy):
         return self._processor.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
-        special = (self.pad, self.bos, self.eos)
-        kept = [id for id in _within(ids, self.size) if id not in special]
-        return self._processor.decode(kept)
+        unknown = self._processor.unk_id()
+        return self._processor.decode(_pieces(self, ids, unknown))
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         target = pathlib.Path(directory) / self.file
@@ -302,9 +297,8 @@ class WordPiece(sources.Lazy):
         return self._encoder.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        special = (self.pad, self.bos, self.eos)
-        kept = [id for id in _within(ids, self.size) if id not in special]
-        return self._encoder.decode(kept)
+        unknown = self._vocabulary[self._unknown]
+        return self._encoder.decode(_pieces(self, ids, unknown))
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         lines = "".join(f"{piece}\n" for piece in self._vocabulary)
@@ -351,3 +345,34 @@ class WordPiece(sources.Lazy):
         encoder.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
         encoder.decoder = tokenizers.decoders.WordPiece(prefix="##", cleanup=True)
         return encoder
+
+
+def main(command: Any) -> None:
+    """Trains the tokenizer of a config on its training texts."""
+    from git_jax.config import build
+
+    config, target = command.config(), command.flags.target
+    if target is None:
+        raise ValueError("--target is missing: name the file to write, tokenizer.model")
+    tokenizer = build(config.tokenizer)
+    if not isinstance(tokenizer, SentencePiece):
+        raise ValueError(
+            f"{tokenizer} is not trained: only --config.tokenizer=SentencePiece is"
+        )
+    write(target, tokenizer.train(texts(build(config.data), tokenizer)))
+    made = dataclasses.replace(tokenizer, path=target)
+    print(f"{target}: {made.size} pieces, {made.fingerprint}", file=sys.stderr)
+
+
+def define() -> None:
+    from absl import flags
+
+    flags.DEFINE_string("target", None, "The file to write, such as tokenizer.model.")
+
+
+if __name__ == "__main__":
+    # The classes that a config names are those of the imported module, not of __main__.
+    from git_jax import command
+    from git_jax.data import tokenizer
+
+    command.run(tokenizer.main, tokenizer.define)
