@@ -11,9 +11,11 @@ float; a number that is not finite, which JSON cannot say, is written as null. A
 handed to the system as soon as it is written: a killed run loses at most half a line.
 """
 
+import importlib.metadata
 import json
 import math
 import os
+import platform
 import sys
 import time
 from collections import deque
@@ -26,6 +28,7 @@ import rich.progress
 import tensorboardX
 
 RECENT = 50  # steps that the line's loss, speed and share of waiting are means over
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 
 
@@ -38,6 +41,7 @@ class Log:
       done: steps already taken, as the restored checkpoint counts them. Rows of later
         steps are dropped from the files: a run that was killed wrote them, and they are
         about to be taken again. 0 begins the files anew.
+      devices: what the run computes on, such as "8 x TPU v5 lite", for the page.
       main: whether this process writes and shows at all; one of all hosts does.
       stream: where the progress goes; standard error by default. A terminal gets one
         line, redrawn; anything else a new line every ten seconds.
@@ -52,6 +56,7 @@ class Log:
         *,
         steps: int,
         done: int = 0,
+        devices: str | None = None,
         main: bool = True,
         stream: TextIO | None = None,
     ) -> None:
@@ -60,6 +65,7 @@ class Log:
             return
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
+        _describe(directory / "environment.json", devices)
         self._metrics = _append(directory / "metrics.jsonl", done)
         self._bad = _append(directory / "bad_records.jsonl", done)
         self._samples = _append(directory / "samples.jsonl", done)
@@ -156,43 +162,61 @@ class Log:
         self.close()
 
 
-def _append(path: Path, done: int) -> TextIO:
-    """Opens a file of rows for more, without the rows of steps after `done`."""
-    if path.exists():
-        kept = path.with_suffix(".kept")
-        with open(kept, "w", encoding="utf-8") as file:
-            for line in _lines_until(path, done):
-                file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(kept, path)  # whole or not at all, if this is killed too
-    return open(path, "a", encoding="utf-8")
+def rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file, one by one; none if there is no such file.
 
+    A last line that is torn, as a kill leaves it, is passed over.
 
-def _lines_until(path: Path, done: int) -> Iterator[str]:
-    if done == 0:
+    Raises:
+      ValueError: another line is no JSON object.
+    """
+    if not path.exists():
         return
     with open(path, "rb") as file:
         lines = enumerate(file, start=1)
         for number, line in lines:
             try:
-                text = line.decode("utf-8")
-                late = json.loads(text)["step"] > done
-            except (ValueError, KeyError, TypeError):
-                if next(lines, None) is None:
-                    return  # the kill came in the middle of this line
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if isinstance(row, dict):
+                yield row
+            elif next(lines, None) is not None:
                 raise ValueError(
-                    f"{path}, line {number}: {line[:80]!r} is no row of JSON with a "
-                    "step; delete the line, or train in another workdir"
-                ) from None
-            if not late:
-                # A row may be whole and its end of line lost: rows stay apart.
-                yield text if text.endswith("\n") else text + "\n"
+                    f"{path}, line {number}: {line[:80]!r} is no JSON object; delete "
+                    "the line, or train in another workdir"
+                )
+
+
+def _append(path: Path, done: int) -> TextIO:
+    """Opens a file of rows for more, without the rows of steps after `done`."""
+    kept = path.with_suffix(".kept")
+    with open(kept, "w", encoding="utf-8") as file:
+        for row in rows(path) if done else ():
+            if row["step"] <= done:
+                _write(file, row)
+        os.fsync(file.fileno())
+    os.replace(kept, path)  # whole or not at all, if this is killed too
+    return open(path, "a", encoding="utf-8")
 
 
 def _write(file: TextIO, row: Mapping[str, Any]) -> None:
+    """Hands a row to the system: what is written outlives this process."""
     file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
     file.flush()
+
+
+def _describe(path: Path, devices: str | None) -> None:
+    """Writes where and with what a run was started: the page's last table."""
+    facts = {
+        "started": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "system": f"{platform.platform()}, {os.cpu_count()} CPUs",
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+    if devices is not None:
+        facts = {"devices": devices, **facts}
+    path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:
@@ -233,7 +257,8 @@ class _Pace:
 
     def words(self) -> str:
         """`loss 1.234   812 images/s   data 2 %   3:20 left`."""
-        loss, images, seconds, waited = map(sum, zip(*self._recent, strict=True))
+        columns = zip(*self._recent, strict=True)
+        loss, images, seconds, waited = (float(sum(column)) for column in columns)
         seconds = max(seconds, 1e-9)  # a clock may not have moved
         return "   ".join(
             (
