@@ -210,7 +210,7 @@ def resolve(text: str) -> Any:
             holder = importlib.import_module(module)
         except ModuleNotFoundError as error:
             raise ValueError(f"{text}: {error}") from None
-    elif module in sys.modules and root not in sys.stdlib_module_names:
+    elif module in sys.modules and root not in {*NAMELESS, *sys.stdlib_module_names}:
         holder = sys.modules[module]
     else:
         raise ValueError(

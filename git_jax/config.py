@@ -48,12 +48,14 @@ from git_jax.annotation import (
 class Field:
     """One field of a class or function: what it may hold and what it holds unless told.
 
-    `make` is a dataclass's default_factory; a field with neither is required.
+    `make` is a dataclass's default_factory; a field with neither is required. An
+    `operand` of a function is left to who calls it, unless it is given a value.
     """
 
     kind: Any
     default: Any = REQUIRED
     make: Callable[[], Any] | None = None
+    operand: bool = False
 
     def value(self) -> Any:
         value = self.make() if self.make else self.default
@@ -65,8 +67,8 @@ def fields(target: Callable[..., Any]) -> Mapping[str, Field]:
     """The configurable fields of a class or function, in the order of declaration.
 
     A class's are the parameters of its constructor, but for the `parent` and `name` of
-    Linen modules. A function's are those with a default and the keyword-only ones: what
-    remains are operands, which the caller of the built `functools.partial` gives.
+    Linen modules. A function's are its parameters; those that are positional and have
+    no default are operands, which the caller of the built `functools.partial` gives.
     """
     is_class = isinstance(target, type)
     data: tuple[Any, ...] = ()
@@ -86,12 +88,11 @@ def fields(target: Callable[..., Any]) -> Mapping[str, Field]:
         ):
             continue
         bare = parameter.default is parameter.empty
-        if bare and not is_class and parameter.kind is not parameter.KEYWORD_ONLY:
-            continue
+        operand = bare and not is_class and parameter.kind is named[0]
         default = REQUIRED if bare or name in made else parameter.default
         kind = hints.get(name, _kind_of(default))
         kind = kind | None if default is None and kind is not Any else kind
-        found[name] = Field(kind, default, made.get(name))
+        found[name] = Field(kind, default, made.get(name), operand)
     return types.MappingProxyType(found)
 
 
@@ -156,7 +157,7 @@ class Node(ConfigDict):
         return self[name]
 
 
-def spec(target: Callable[..., Any], **overrides: Any) -> Node:
+def spec(target: Callable[..., Any], /, **overrides: Any) -> Node:
     """A node that holds `target` (a class or function) and every field of it.
 
     Dataclass instances among the defaults and overrides become nodes themselves, so
@@ -171,7 +172,10 @@ def spec(target: Callable[..., Any], **overrides: Any) -> Node:
             raise ValueError(unknown(name_of(target), name, known))
     node = Node(target)
     for name, field in known.items():
-        node[name] = overrides[name] if name in overrides else field.value()
+        if name in overrides:
+            node[name] = overrides[name]
+        elif not field.operand:
+            node[name] = field.value()
     return node
 
 
@@ -273,8 +277,22 @@ def name_of(target: Any) -> str:
 def short(value: Any) -> str:
     if isinstance(value, Node):
         return f"a {name_of(value[CLASS])} node"
-    text = repr(value.to_dict() if isinstance(value, ConfigDict) else value)
+    text = _text(value)
     return text if len(text) <= 80 else f"{text[:76]}..."
+
+
+def _text(value: Any) -> str:
+    """`value` as the Python that would make it, nodes as calls of their classes."""
+    if isinstance(value, Node):
+        held = [f"{k}={_text(v)}" for k, v in value.items() if k != CLASS]
+        return f"{name_of(value[CLASS])}({', '.join(held)})"
+    if isinstance(value, Mapping | ConfigDict):
+        return f"{{{', '.join(f'{k!r}: {_text(v)}' for k, v in value.items())}}}"
+    if type(value) in (list, tuple):
+        inside = ", ".join(map(_text, value))
+        comma = "," if len(value) == 1 and type(value) is tuple else ""
+        return f"({inside}{comma})" if type(value) is tuple else f"[{inside}]"
+    return name_of(value) if callable(value) else repr(value)
 
 
 def unknown(owner: str, name: str, legal: Any, noun: str = "field") -> str:
@@ -292,7 +310,7 @@ def unknown(owner: str, name: str, legal: Any, noun: str = "field") -> str:
 TAGS = ("tuple", "float", "object", "required", "dict")
 
 
-def encode(value: Any, path: str = "config") -> Any:
+def encode(value: Any, path: str = "") -> Any:
     """`value` in the types of JSON, exactly; what JSON lacks is tagged.
 
     A node is {"class": "module:name", field: ...}, a tuple {"tuple": [...]}, a class or
@@ -308,13 +326,13 @@ def encode(value: Any, path: str = "config") -> Any:
     if isinstance(value, Mapping | ConfigDict):
         return _encode_mapping(value, path)
     if type(value) in (list, tuple):
-        items = [encode(v, f"{path}.{i}") for i, v in enumerate(value)]
+        items = [encode(v, _join(path, i)) for i, v in enumerate(value)]
         return {"tuple": items} if type(value) is tuple else items
     if callable(value) and not dataclasses.is_dataclass(type(value)):
         return {"object": _saved(value, path)}
     raise ValueError(
-        f"{path} holds {short(value)}, which JSON cannot keep: use spec(...) for an "
-        "object, and numbers, text, tuples, lists or dicts for a value"
+        f"{path or 'config'} holds {short(value)}, which JSON cannot keep: "
+        "use spec(...) for an object; a value is a number, text, tuple, list or dict"
     )
 
 
@@ -322,11 +340,13 @@ def _encode_mapping(value: Any, path: str) -> dict[str, Any]:
     encoded = {}
     for key, held in value.items():
         if not isinstance(key, str):
-            raise ValueError(f"{path} has the key {key!r}; only text can be a key")
+            raise ValueError(
+                f"{path or 'config'} has the key {key!r}; only text can be a key"
+            )
         if isinstance(value, Node) and key == CLASS:
             encoded[key] = _saved(held, path)
         else:
-            encoded[key] = encode(held, f"{path}.{key}")
+            encoded[key] = encode(held, _join(path, key))
     tagged = len(encoded) == 1 and next(iter(encoded)) in TAGS
     if tagged or (CLASS in encoded and not isinstance(value, Node)):
         return {"dict": encoded}
@@ -338,16 +358,18 @@ def _saved(value: Any, path: str) -> str:
         text = reference(value)
         found = resolve(text)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path or 'config'}: {error}") from None
     if found is not value:
-        raise ValueError(f"{path}: {text} is not the {text} that was imported first")
+        raise ValueError(
+            f"{path or 'config'}: {text} is not the {text} that was imported first"
+        )
     return text
 
 
-def decode(value: Any, path: str = "config") -> Any:
+def decode(value: Any, path: str = "") -> Any:
     """The inverse of `encode`. A field that a node lacks takes its default."""
     if isinstance(value, list):
-        return [decode(v, f"{path}.{i}") for i, v in enumerate(value)]
+        return [decode(v, _join(path, i)) for i, v in enumerate(value)]
     if not isinstance(value, dict):
         return value
     if CLASS in value:
@@ -361,16 +383,16 @@ def decode(value: Any, path: str = "config") -> Any:
         if tag == "object":
             return resolve(str(held))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path or 'config'}: {error}") from None
     if tag == "required":
         return REQUIRED
     if tag == "dict" and isinstance(held, dict):
         value = held
-    return ConfigDict({k: decode(v, f"{path}.{k}") for k, v in value.items()})
+    return ConfigDict({k: decode(v, _join(path, k)) for k, v in value.items()})
 
 
 def _decode_node(value: dict[str, Any], path: str) -> Node:
-    held = {k: decode(v, f"{path}.{k}") for k, v in value.items() if k != CLASS}
+    held = {k: decode(v, _join(path, k)) for k, v in value.items() if k != CLASS}
     try:
         target = resolve(value[CLASS])
         # A constructor runs when the config is built: only those that hold fields may.
@@ -379,9 +401,12 @@ def _decode_node(value: dict[str, Any], path: str) -> Node:
             trusted or dataclasses.is_dataclass(target)
         ):
             raise ValueError(f"{value[CLASS]} is neither a dataclass nor of git_jax")
+        if unheld := held.keys() - fields(target).keys():
+            legal = unknown(name_of(target), min(unheld), fields(target))
+            raise ValueError(f"{legal}; another version of git_jax wrote this")
         return spec(target, **held)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path or 'config'}: {error}") from None
 
 
 def dumps(config: ConfigDict) -> str:
@@ -406,20 +431,18 @@ def _layout(value: Any, depth: int) -> str:
     return f"{start}\n{pad}{inside}\n{pad[2:]}{end}" if rows else start + end
 
 
-def loads(text: str, source: str = "config") -> ConfigDict:
+def loads(text: str | bytes, source: str = "config") -> ConfigDict:
     """The config that `dumps` wrote, locked. Raises ValueError naming `source`."""
     try:
         tree = json.loads(text)
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no JSON, or no UTF-8
         raise ValueError(f"{source}: not a config: {error}") from None
     if not isinstance(tree, dict):
         raise ValueError(f"{source}: not a config: a JSON object was expected")
     try:
         return decode(tree).lock()
     except ValueError as error:
-        raise ValueError(
-            f"{source}: {error}; was it written by another version of git_jax?"
-        ) from None
+        raise ValueError(f"{source}: {error}") from None
 
 
 def save(config: ConfigDict, path: str | os.PathLike[str]) -> None:
@@ -435,7 +458,7 @@ def load(path: str | os.PathLike[str]) -> ConfigDict:
     path = pathlib.Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: there is no config there")
-    return loads(path.read_text(encoding="utf-8"), str(path))
+    return loads(path.read_bytes(), str(path))
 
 
 def difference(
@@ -466,6 +489,11 @@ def _compare(
                 x, y = a.get(key, Missing.ABSENT), b.get(key, Missing.ABSENT)
                 _compare(x, y, _join(path, key), lines, harmless)
         return
+    if type(a) is type(b) and type(a) in (list, tuple) and len(a) == len(b):
+        if any(isinstance(held, ConfigDict) for held in (*a, *b)):
+            for i, (x, y) in enumerate(zip(a, b, strict=True)):
+                _compare(x, y, _join(path, i), lines, harmless)
+            return
     absent = a is Missing.ABSENT or b is Missing.ABSENT
     if absent or json.dumps(encode(a, path)) != json.dumps(encode(b, path)):
         lines.append(f"{path}: {short(a)} -> {short(b)}")
