@@ -114,7 +114,7 @@ class Batches(Iterator[Batch]):
 
 
 class Packed(NamedTuple):
-    """tokens i32 [T], target bool [T], valid bool [T]."""
+    """tokens i32, target bool, valid bool: each [T], or [R T]."""
 
     tokens: np.ndarray
     target: np.ndarray
@@ -130,26 +130,47 @@ def pack(
                       target [0 0 0 1 1 1 0]   GIT predicts the suffix alone: no loss is
                       valid  [1 1 1 1 1 1 0]   paid on the prefix, which is context
     """
-    start, stop = 1 + len(prefix), 1 + len(prefix) + len(suffix)
-    assert stop <= size, (stop, size)
-    tokens = np.full(size, tokenizer.pad, np.int32)
-    tokens[0] = tokenizer.bos
-    tokens[1:start] = prefix
-    tokens[start:stop] = suffix
+    rows = pack_rows([(prefix, suffix)], size, tokenizer)
+    return Packed(rows.tokens[0], rows.target[0], rows.valid[0])
+
+
+def pack_rows(
+    texts: Sequence[tuple[Sequence[int], Sequence[int]]],
+    size: int,
+    tokenizer: Tokenizer,
+) -> Packed:
+    """R rows, each (prefix, suffix), as `pack` lays them out."""
+    bos, padding = [tokenizer.bos], [tokenizer.pad] * size
+    start = np.array([1 + len(prefix) for prefix, _ in texts])[:, None]
+    stop = start + np.array([len(suffix) for _, suffix in texts])[:, None]
+    assert stop.max() <= size, (stop.max(), size)
+    rows = [(bos + [*prefix, *suffix] + padding)[:size] for prefix, suffix in texts]
     position = np.arange(size)
-    return Packed(tokens, (start <= position) & (position < stop), position < stop)
+    return Packed(
+        tokens=np.array(rows, np.int32),
+        target=(start <= position) & (position < stop),
+        valid=position < stop,
+    )
 
 
 # The order of records ----------------------------------------------------------------
 
 
+class _Key(np.random.bit_generator.ISeedSequence):
+    """Philox(_Key(a, b)) is Philox(key=(a, b)), but asks for no entropy: 3 x faster."""
+
+    def __init__(self, *key: int):
+        self._key = key
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
+        assert n_words == len(self._key), n_words
+        return np.array(self._key, dtype)
+
+
 def generator(seed: int, position: int, attempt: int = 0) -> np.random.Generator:
     """The random numbers of one row; each attempt to fill it has its own."""
-    key = np.array([seed, position], np.uint64)
-    if not attempt:
-        return np.random.Generator(np.random.Philox(key=key))
-    counter = np.array([0, 0, 0, attempt], np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+    bits = np.random.Philox(_Key(seed, position))
+    return np.random.Generator(bits.jumped(attempt) if attempt else bits)
 
 
 @functools.lru_cache(maxsize=8)
@@ -186,7 +207,7 @@ def order(drawn: Sequence[Part], seed: int) -> Any:
             rows = grain.MapDataset.range(part.size).shuffle(seed=seed).repeat()
         else:
             rows = grain.MapDataset.source(_Permuted(part.size, seed))
-        return rows.map(functools.partial(int.__add__, part.start))
+        return rows.map(part.start.__add__) if part.start else rows
 
     seeds = np.random.SeedSequence(seed).generate_state(len(drawn))
     mixed = [of_part(part, int(s)) for part, s in zip(drawn, seeds, strict=True)]
@@ -416,23 +437,18 @@ class _Training:
     first: int
 
     def __call__(self, step: int, indices: list[int]) -> dict[str, Any]:
-        loader, bad, ids = self.loader, list[Bad](), list[str]()
-        size, several = loader.image.size, loader.captions
+        loader, bad, size = self.loader, list[Bad](), self.loader.image.size
         frames = np.empty((len(indices), loader.frames, size, size, 3), np.uint8)
-        tokens = np.empty((len(indices) * several, loader.text), np.int32)
-        target, valid = np.empty((2, *tokens.shape), bool)
+        ids, texts = list[str](), list[tuple[list[int], list[int]]]()
         for row, index in enumerate(indices):
             position = step * self.batch + self.first + row
             read = self._readable(index, position, bad)
-            ids.append(read.record["id"])
             for frame, square in enumerate(read.frames):
                 frames[row, frame] = square
-            for place, (prefix, suffix) in enumerate(read.texts, start=row * several):
-                tokens[place], target[place], valid[place] = pack(
-                    prefix, suffix, loader.text, self.tokenizer
-                )
-        arrays = dict(frames=frames, tokens=tokens, target=target, valid=valid)
-        return dict(arrays=arrays, ids=ids, bad=bad)
+            ids.append(read.record["id"])
+            texts += read.texts
+        packed = pack_rows(texts, loader.text, self.tokenizer)
+        return dict(arrays={"frames": frames, **packed._asdict()}, ids=ids, bad=bad)
 
     def _readable(self, index: int, position: int, bad: list[Bad]) -> _Read:
         """The record, or the first readable one of those that may stand for it."""
