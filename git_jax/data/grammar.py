@@ -1,8 +1,8 @@
-"""What can be said of a scene: captions, reading them back, judging them.
+"""What is true of a scene, and what of that a text says.
 
 A scene is plain Python (`Scene`): things with shape, colour, centre and size in pixels,
-y pointing down. `captions` writes five English sentences about it, `parse` reads any
-text back, and `judge` counts what is true.
+y pointing down. `wording.py` writes English about it; here `parse` reads any text back
+and `judge` counts what is true.
 
 The measure, per split: `object_accuracy = sum(right) / sum(total)` with, per picture,
 `right` the things of the caption matched one to one to things of the scene by shape and
@@ -16,8 +16,6 @@ than, or as much as, it points across: each direction owns a quarter of the comp
 "a above b" and "b below a" are the same relation.
 """
 
-import functools
-import random
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -65,192 +63,6 @@ def holds(a: Thing, way: str, b: Thing) -> bool:
         "below": (dy, dx),
     }[way]
     return along > 0 and along >= abs(across)
-
-
-# --- writing -----------------------------------------------------------------------
-
-# Each way: where A is seen from B, the short form, the place in the picture, "the one"
-# there, and B's own view of it.
-_SEEN = {
-    "left": ("to the left of", "left of", "on the left side of"),
-    "right": ("to the right of", "right of", "on the right side of"),
-    "above": ("above", "over", "higher than"),
-    "below": ("below", "under", "beneath"),
-}
-_BRIEF = {"left": "left of", "right": "right of", "above": "above", "below": "below"}
-_HERE = {
-    "left": "on the left",
-    "right": "on the right",
-    "above": "at the top",
-    "below": "at the bottom",
-}
-_ONE = {"left": "left", "right": "right", "above": "upper", "below": "lower"}
-_BY_IT = {
-    "left": "to its left",
-    "right": "to its right",
-    "above": "above it",
-    "below": "below it",
-}
-
-# How a thing is named: {c} its colour, {s} its shape. Half of the namings keep colour
-# and shape apart, so that neither word can be learnt as a consequence of the other.
-_NAMES = (
-    "a {c} {s}",
-    "a {c} {s}",
-    "a {c} {s}",
-    "a {s} that is {c}",
-    "a {s} coloured {c}",
-    "a {s} in {c}",
-)
-
-# {A} {B} {C} name the things, {a} {b} {c} are their shapes, {p} {q} the colours of A
-# and B; {r} and {brief} say where A is seen from B, {t} where A is seen from C.
-_ONE_THING = (
-    "{A}",
-    "there is {A}",
-    "a picture of {A}",
-    "{A} all alone",
-    "just {A} and nothing else",
-    "a single {p} {a}",
-    "something {p}, a {a}",
-    "one {a}, {p} in colour",
-    "the only shape is {A}",
-)
-_TWO_THINGS = (
-    "{A} {r} {B}",
-    "{A} is {r} {B}",
-    "{A} sits {r} {B}",
-    "there is {A} {r} {B}",
-    "a picture of {A} {r} {B}",
-    "{r} {B} there is {A}",
-    "{r} {B} is {A}",
-    "{B} with {A} {by_it}",
-    "{B}, and {by_it} {A}",
-    "{A} {here} and {B} {there}",
-    "{here} is {A} and {there} is {B}",
-    "{here} {A}, {there} {B}",
-    "the {one} one is {A}, the {other} one {B}",
-    "the {one} one is {A}, the other {B}",
-    "something {p} {r} something {q}, a {a} and a {b}",
-    "a {a} {r} a {b}, one {p} and one {q}",
-    "a {a} {here} and a {b} {there}, {p} and {q}",
-)
-_TWO_SHAPES = (  # only where the shapes differ, since they are named again
-    "a {a} {brief} a {b}, the {a} {p} and the {b} {q}",
-    "{A} and {B}, the {a} {here}",
-)
-_TWO_COLOURS = ("the {p} one, a {a}, is {brief} the {q} one, a {b}",)  # likewise
-_TWO_FRAMES = {  # by (shapes are the same, colours are the same)
-    (False, False): _TWO_THINGS + _TWO_SHAPES + _TWO_COLOURS,
-    (False, True): _TWO_THINGS + _TWO_SHAPES,
-    (True, False): _TWO_THINGS + _TWO_COLOURS,
-}
-_THREE_THINGS = (
-    "{A} {brief} {B} and {t} {C}",
-    "{A} is {brief} {B} and {t} {C}",
-    "there is {A} {brief} {B}, and also {C}",
-    "{A} {r} {B}, plus {C}",
-    "three shapes, {A} {brief} {B} and {t} {C}",
-    "{C}, and then {A} {r} {B}",
-    "{r} {B} is {A}, plus {C}",
-    "something {p} {brief} something {q}, a {a} and a {b}, also {C}",
-)
-_MOVING = (
-    "{A} moves {to}",
-    "{A} is moving {to}",
-    "{A} drifts {to}",
-    "a video of {A} going {to}",
-    "moving {to}, {A}",
-    "there is {A} that slides {to}",
-    "something {p} moves {to}, a {a}",
-    "a {a} moves {to}, it is {p}",
-)
-_TO = {
-    "left": ("left", "to the left", "towards the left"),
-    "right": ("right", "to the right", "towards the right"),
-    "above": ("up", "upwards", "to the top"),
-    "below": ("down", "downwards", "to the bottom"),
-}
-_WRITING = ("with a handwritten {}", "and a handwritten {}", "plus a handwritten {}")
-_LETTERING = ("and the word {}", "with the word {}", "and a sign that says {}")
-
-
-CAPTIONS = 5
-
-
-def captions(scene: Scene, rng: random.Random) -> tuple[str, ...]:
-    """Five sentences, each in another frame, all true, each naming everything.
-
-    One for a red circle above a blue square: "something blue below something red, a
-    square and a circle". `rng` alone decides which; a scene has at least one thing.
-    """
-    things, motion = scene["objects"], scene["motion"]
-    if motion is not None:
-        frames = _MOVING
-    elif len(things) == 1:
-        frames = _ONE_THING
-    elif len(things) == 3:
-        frames = _THREE_THINGS
-    else:
-        alike = [things[0][part] == things[1][part] for part in ("shape", "colour")]
-        frames = _TWO_FRAMES[alike[0], alike[1]]
-    texts: list[str] = []
-    unused = list(frames)
-    for _ in range(CAPTIONS):
-        frame = unused.pop(int(rng.random() * len(unused)))
-        texts.append(_fill(frame, things, motion, rng))
-    if scene["digits"] or scene["words"]:
-        return tuple(text + _extras(scene, rng) for text in texts)
-    return tuple(texts)
-
-
-def _pick(options: tuple[str, ...], rng: random.Random) -> str:
-    return options[int(rng.random() * len(options))]
-
-
-def _fill(
-    frame: str, things: list[Thing], motion: str | None, rng: random.Random
-) -> str:
-    # Any order of mention, one way of naming for the whole sentence.
-    order = things.copy()
-    for last in range(len(order) - 1, 0, -1):
-        other = int(rng.random() * (last + 1))
-        order[last], order[other] = order[other], order[last]
-    ways = tuple(direction(order[0], other) for other in order[1:])
-    if motion is not None:
-        ways = (motion,)
-    name, seen = rng.random() * len(_NAMES), rng.random() * 3
-    words = [word for thing in order for word in (thing["colour"], thing["shape"])]
-    return _template(frame, int(name), int(seen), ways).format(*words)
-
-
-@functools.lru_cache(maxsize=8192)
-def _template(frame: str, name: int, seen: int, ways: tuple[str, ...]) -> str:
-    """The frame with all but colours and shapes put in: "a {0} {1} above a {2} {3}"."""
-    fields: dict[str, str] = {}
-    for i, (whole, shape, colour) in enumerate(("Aap", "Bbq", "Ccs")):
-        fields[whole] = _NAMES[name].format(c=f"{{{2 * i}}}", s=f"{{{2 * i + 1}}}")
-        fields[colour], fields[shape] = f"{{{2 * i}}}", f"{{{2 * i + 1}}}"
-    if ways:
-        way, back = ways[0], OPPOSITE[ways[0]]
-        fields |= {
-            "r": _SEEN[way][seen],
-            "brief": _BRIEF[way],
-            "here": _HERE[way],
-            "there": _HERE[back],
-            "one": _ONE[way],
-            "other": _ONE[back],
-            "by_it": _BY_IT[way],
-            "to": _TO[way][seen],
-            "t": _BRIEF[ways[-1]],
-        }
-    return frame.format_map(fields)
-
-
-def _extras(scene: Scene, rng: random.Random) -> str:
-    said = [_pick(_WRITING, rng).format(DIGITS[digit]) for digit in scene["digits"]]
-    said += [_pick(_LETTERING, rng).format(word) for word in scene["words"]]
-    return "".join(f", {text}" for text in said)
 
 
 # --- reading -----------------------------------------------------------------------
