@@ -14,6 +14,7 @@ import base64
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from git_jax.markup import Content, Markup, element, join
 STORIES = 6  # pictures whose captions are followed through the run
 MOMENTS = 6  # captions shown of each
 CARDS = 4  # pictures in each part of the gallery
+TIMES_SHUFFLED = 1.5  # a score below so many times the control's gets a warning
 TINY = 96  # pixels up to which a picture is kept exact and shown with its pixels
 
 SPLITS = {  # what the pictures of a split are
@@ -86,9 +88,9 @@ def page(directory: Path) -> Markup:
         for split, found in _read(directory / "scores.json").items()
         if isinstance(found, dict)
     }
+    files = {path.stem: path for path in sorted(directory.glob("predictions/*.jsonl"))}
     predictions = {
-        path.stem: list(rows(path))
-        for path in sorted(directory.glob("predictions/*.jsonl"))
+        split: list(rows(files[split])) for split in [*scores, *files] if split in files
     }
     samples = list(rows(directory / "samples.jsonl"))
     environment = _read(directory / "environment.json")
@@ -133,7 +135,7 @@ def _facts(
         training = np.nansum(_column(metrics, "seconds"))
         facts.append(f"{clock(float(training))} of training")
         facts.append(
-            f"data waited for {_waiting(metrics):.1%} of it".replace("%", " %")
+            f"{_waiting(metrics):.1%} of it waiting for data".replace("%", " %")
         )
     if "devices" in environment:
         facts.append(str(environment["devices"]))
@@ -184,8 +186,8 @@ def _split(split: str, found: Mapping[str, float]) -> Markup:
 def _cider(found: Mapping[str, float]) -> Markup:
     bars = {
         "this model": found["CIDEr"],
-        "captions shuffled": found.get("CIDEr_shuffled"),
-        "best constant": found.get("CIDEr_constant"),
+        "its captions, shuffled": found.get("CIDEr_shuffled"),
+        "best constant caption": found.get("CIDEr_constant"),
     }
     known = {label: value for label, value in bars.items() if value is not None}
     longest = max(max(known.values()), 1e-9)
@@ -199,31 +201,35 @@ def _cider(found: Mapping[str, float]) -> Markup:
         )
         for label, value in known.items()
     ]
-    shuffled = found.get("CIDEr_shuffled")
-    if shuffled is None:
-        words, kind = "No control was measured.", "warn"
-    elif found["CIDEr"] <= 1.5 * shuffled:
-        kind = "warn"
-        words = "Its captions fit other pictures about as well: it hardly looks."
-    else:
-        kind = None
-        times = found["CIDEr"] / shuffled if shuffled > 0 else None
-        words = (
-            "Rare words that people used too, for the pictures they used them of"
-            + (
-                f": {times:,.1f} times what the same captions get on other pictures."
-                if times is not None
-                else "; on other pictures the same captions get nothing."
-            )
-        )
     return _head(
-        f"{found['CIDEr']:.2f}", "CIDEr-D", *drawn, element("p", words, class_=kind)
+        f"{found['CIDEr']:.2f}",
+        "CIDEr-D",
+        *drawn,
+        _against_shuffled(found),
+        class_="head wide",
     )
 
 
-def _head(number: str, label: str, *rest: Markup) -> Markup:
+def _against_shuffled(found: Mapping[str, float]) -> Markup:
+    """What CIDEr-D means, and what it says beside the control."""
+    score, control = found["CIDEr"], found.get("CIDEr_shuffled")
+    words = "Agreement with how people put it, rare words counting most"
+    if control is None:
+        return element("p", f"{words}; no control was measured.", class_="warn")
+    if score <= TIMES_SHUFFLED * control:
+        words += "; but the captions fit other pictures about as well: it hardly looks."
+        return element("p", words, class_="warn")
+    if control <= 0:
+        return element(
+            "p", f"{words}; on other pictures the same captions get nothing."
+        )
+    times = f"{score / control:,.1f} times what the same captions get on other pictures"
+    return element("p", f"{words}; {times}.")
+
+
+def _head(number: str, label: str, *rest: Markup, class_: str = "head") -> Markup:
     return element(
-        "div", element("b", number), element("span", label), *rest, class_="head"
+        "div", element("b", number), element("span", label), *rest, class_=class_
     )
 
 
@@ -276,8 +282,8 @@ def _stories(samples: Sequence[Mapping[str, Any]]) -> Markup:
     cards = [_story(moments) for moments in list(told.values())[:STORIES]]
     return _section(
         "Captions becoming true",
-        "What it said of the same held-out pictures on its way. Coloured words are in "
-        "the reference too, which it has never seen.",
+        "What it said of the same few pictures on its way. Coloured words are in "
+        "what a person said of the picture, too.",
         element("div", *cards, class_="stories")
         if cards
         else _none("No samples were taken yet."),
@@ -349,12 +355,14 @@ def choose(found: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, An
 
 def _card(row: Mapping[str, Any]) -> Markup:
     references = [element("li", text) for text in row["references"]]
-    score = f"CIDEr-D {row['CIDEr']:.2f} · " if "CIDEr" in row else ""
+    score = f"CIDEr-D {row['CIDEr']:.2f}" if "CIDEr" in row else None
     return element(
         "article",
         _picture(row),
         _marked(row["caption"] or "(nothing)", row["references"], name="p"),
-        element("div", score, str(row["id"]), class_="score"),
+        element(
+            "div", element("span", score), element("span", row["id"]), class_="score"
+        ),
         element("ul", *references),
         class_="card",
     )
@@ -432,17 +440,20 @@ def _picture(row: Mapping[str, Any]) -> Markup | None:
 def _marked(
     text: str, references: Sequence[str], name: str = "span", class_: str | None = None
 ) -> Markup:
-    """The text, with the words that a reference has too set apart."""
-    true = {word for reference in references for word in _words(reference)}
-    parts = [
-        element("span", part, class_="true") if part.lower() in true else part
-        for part in re.split(r"(\w+)", text)
-    ]
+    """The text, with the words that a reference has too set apart.
+
+    A word counts as often as one reference has it: "a a a" against "a dog and a cat"
+    is true twice.
+    """
+    left: Counter[str] = Counter()
+    for reference in references:
+        left |= Counter(re.findall(r"\w+", reference.lower()))
+    parts: list[Content] = []
+    for part in re.split(r"(\w+)", text):
+        true = left[part.lower()] > 0
+        left[part.lower()] -= true
+        parts.append(element("span", part, class_="true") if true else part)
     return element(name, *parts, class_=class_)
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
 
 
 def _spread(items: Sequence[int], count: int) -> list[int]:
