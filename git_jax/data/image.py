@@ -113,7 +113,10 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("RGB", "L") and "transparency" not in image.info:
         return image.convert("RGB")
     if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_from_array(np.asarray(image)))
+        array = np.asarray(image)
+        if "transparency" in image.info:  # one level of grey that is not to be seen
+            array = np.where(array == image.info["transparency"], 65535, array)
+        return Image.fromarray(_from_array(array))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -205,13 +208,11 @@ class Resize:
         if height == width == size:
             return picture
         short = min(height, width)
+        if max(height, width) > _STRIP * short:
+            picture = _middle(picture, _STRIP * short)
+            height, width = picture.shape[:2]
         tall, wide = int(size * height / short), int(size * width / short)
-        top, left = round((tall - size) / 2), round((wide - size) / 2)
-        # The part of the picture that the middle square comes from; the filter still
-        # sees beyond its edges, as when the whole picture is resized and then cut.
-        x, y = width / wide, height / tall
-        box = (left * x, top * y, (left + size) * x, (top + size) * y)
-        return _scaled(picture, size, box)
+        return np.ascontiguousarray(_middle(_scaled(picture, tall, wide), size))
 
     def video(
         self, frames: Sequence[np.ndarray], rng: np.random.Generator | None = None
@@ -258,7 +259,7 @@ class Crop:
         height, width = frames[0].shape[:2]
         top, left, side = self._square(height, width, rng)
         return [
-            _scaled(frame[top : top + side, left : left + side], self.size)
+            _scaled(frame[top : top + side, left : left + side], self.size, self.size)
             for frame in frames
         ]
 
@@ -291,13 +292,20 @@ def _check_one_size(frames: Sequence[np.ndarray]) -> None:
         )
 
 
-def _scaled(
-    picture: np.ndarray,
-    size: int,
-    box: tuple[float, float, float, float] | None = None,
-) -> np.ndarray:
-    """The box (left, top, right, bottom) of a picture, or all of it, as a square."""
-    if box is None and picture.shape[:2] == (size, size):
+# Longer pictures are cut to this many squares first: a line of 60 million pixels has a
+# middle, but would not fit into memory when it is enlarged whole.
+_STRIP = 16
+
+
+def _middle(picture: np.ndarray, size: int) -> np.ndarray:
+    """The middle of each side longer than `size`, with torchvision's rounding."""
+    height, width = picture.shape[:2]
+    top, left = round(max(height - size, 0) / 2), round(max(width - size, 0) / 2)
+    return picture[top : top + size, left : left + size]
+
+
+def _scaled(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    if picture.shape[:2] == (height, width):
         return picture
     image = Image.fromarray(np.ascontiguousarray(picture))
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))

@@ -169,7 +169,7 @@ class _Key(np.random.bit_generator.ISeedSequence):
 
 def generator(seed: int, position: int, attempt: int = 0) -> np.random.Generator:
     """The random numbers of one row; each attempt to fill it has its own."""
-    bits = np.random.Philox(_Key(seed, position))
+    bits = np.random.Philox(_Key(seed, position))  # type: ignore[arg-type] # a stub's gap
     return np.random.Generator(bits.jumped(attempt) if attempt else bits)
 
 
