@@ -109,6 +109,7 @@ def fit(value: Any, kind: Any) -> Any:
 
 
 def require(value: Any, holds: bool) -> Any:
+    """`value` if it `holds`, or TypeError."""
     if not holds:
         raise TypeError
     return value
@@ -126,10 +127,9 @@ def _makes(target: Any, kind: Any) -> bool:
 def read(text: str, kind: Any) -> Any:
     """The value that `text`, from a command line, means for the annotation `kind`.
 
-    It is still to be fitted: what a sequence or dict holds is read, not checked.
-
     `none` is None where that is legal; `1,2,3` and `(1, 2, 3)` are tuples; a function
-    is `module:name`. Raises TypeError or ValueError where it means nothing.
+    is `module:name`. The value is still to be fitted: what a sequence or a dict holds
+    is not checked. Raises TypeError or ValueError where the text means nothing.
     """
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):

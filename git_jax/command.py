@@ -4,7 +4,7 @@
         flags.DEFINE_string("workdir", None, "Where the run is kept.")
 
     def main(command: Command) -> int | None:
-        config = command.config()                 # of --config, with its overrides
+        config = command.config()             # of --config, with its overrides
         train(config, command.flags.workdir)
 
     if __name__ == "__main__":
@@ -39,7 +39,7 @@ from ml_collections import ConfigDict
 
 from git_jax import config as configs
 from git_jax.annotation import CLASS, describe, read
-from git_jax.config import Node, check, fields, name_of, short, unknown
+from git_jax.node import Node, check, fields, name_of, short, unknown
 
 # ------------------------------------------------------------------------- overrides
 
@@ -316,29 +316,40 @@ def run(
 ) -> typing.NoReturn:
     """Parses the command line, calls `main` and exits with what it returns (None: 0).
 
-    A ValueError raised by code of ours, or an OSError about a file, is the user's to
-    mend: one line on stderr and exit code 1. An interrupt exits with 130.
+    A ValueError raised by code of ours, or an error of the system such as a missing
+    file, is the user's to mend: one line on stderr and exit code 1. An interrupt exits
+    with 130.
     """
     app.define_help_flags()
     try:
-        code = main(parse(sys.argv, define))
+        code = main(_parse_or_help(define))
     except KeyboardInterrupt:
         code = 130
     except (ValueError, OSError) as error:
         if not _is_users(error):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        message = str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            message = f"{error.filename}: {error.strerror}"
+        print(f"error: {message}", file=sys.stderr)
         code = 1
     sys.exit(code)
 
 
+def _parse_or_help(define: Callable[[], None] | None) -> Command:
+    try:
+        return parse(sys.argv, define)
+    except SystemExit:  # absl has printed the help that was asked for, and calls it 1
+        sys.exit(0)
+
+
 def _is_users(error: ValueError | OSError) -> bool:
-    """Whether the error was raised on purpose: not inside a library.
+    """Whether the error was raised on purpose: by the system, or outside libraries.
 
     A ValueError from within jax or numpy is a bug of ours, whose traceback is wanted.
     """
     if isinstance(error, OSError):
-        return error.filename is not None
+        return error.errno is not None
     innermost = pathlib.Path(traceback.extract_tb(error.__traceback__)[-1].filename)
     if innermost.is_relative_to(pathlib.Path(__file__).parent):
         return True

@@ -19,8 +19,8 @@ import pytest
 from ml_collections import ConfigDict, FieldReference
 
 from git_jax import config as configs
-from git_jax.annotation import REQUIRED
-from git_jax.config import build, spec
+from git_jax.config import REQUIRED, build, spec
+from git_jax.node import adopt
 
 
 class Vit(nn.Module):
@@ -324,7 +324,7 @@ def random_tree(rng: random.Random, depth: int) -> Tree:
 @pytest.mark.parametrize("seed", range(40))
 def test_any_tree_survives_spec_json_and_build(seed: int) -> None:
     made = random_tree(random.Random(seed), 2)
-    config = ConfigDict({"tree": configs.adopt(made)})
+    config = ConfigDict({"tree": adopt(made)})
     again = configs.loads(configs.dumps(config))
     assert build(config)["tree"] == made == build(again)["tree"]
     # repr tells 1 from 1.0 and True, (,) from [], -0.0 from 0.0.
