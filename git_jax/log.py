@@ -19,7 +19,7 @@ import platform
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self, TextIO
 
@@ -33,7 +33,7 @@ PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 
 
 class Log:
-    """Writes metrics, bad records and samples of one run, and shows its progress.
+    """Writes the metrics and samples of one run, and shows its progress.
 
     Args:
       directory: the run's; made if missing.
@@ -65,12 +65,14 @@ class Log:
             return
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        _describe(directory / "environment.json", devices)
+        if done < steps:
+            _describe(directory / "environment.json", devices)
         self._metrics = _append(directory / "metrics.jsonl", done)
-        self._bad = _append(directory / "bad_records.jsonl", done)
         self._samples = _append(directory / "samples.jsonl", done)
         self._board = tensorboardX.SummaryWriter(
-            str(directory / "tensorboard"), purge_step=done + 1
+            str(directory / "tensorboard"),
+            purge_step=done + 1,
+            write_to_disk=done < steps,  # a finished run has nothing to add
         )
         self._pace = _Pace(steps)
         stream = sys.stderr if stream is None else stream
@@ -92,7 +94,7 @@ class Log:
         Args:
           step: its number, the first being 1.
           metrics: `loss` and whatever else was measured: numbers, or mappings of
-            numbers such as `{"bad": {"truncated image": 3}}`.
+            numbers such as `{"bad_records": {"truncated image": 3}}`.
           images: pictures in the step, over all hosts.
           seconds: how long the step took.
           waited: how many of these seconds it waited for data.
@@ -113,12 +115,6 @@ class Log:
                 self._board.add_scalar(name, value, step)
         self._pace.add(step, float(metrics["loss"]), images, seconds, waited)
         self._line.show(self._pace)
-
-    def bad(self, step: int, records: Iterable[tuple[str, str]]) -> None:
-        """Writes a row for each record, (id, reason), that was replaced in a step."""
-        if self._main:
-            for id, reason in records:
-                _write(self._bad, {"step": step, "id": id, "reason": reason})
 
     def sample(
         self,
@@ -152,8 +148,8 @@ class Log:
             return
         self._line.close(self._pace)
         self._board.close()
-        for file in (self._metrics, self._bad, self._samples):
-            file.close()
+        self._metrics.close()
+        self._samples.close()
 
     def __enter__(self) -> Self:
         return self
@@ -340,7 +336,8 @@ class _LiveLine:
             refresh_per_second=4,
             expand=True,
         )
-        self._task = self._progress.add_task("compiling", total=steps, completed=done)
+        words = "compiling" if done < steps else "done"
+        self._task = self._progress.add_task(words, total=steps, completed=done)
         self._progress.start()
 
     def show(self, pace: _Pace) -> None:

@@ -137,6 +137,10 @@ def _facts(
         facts.append(
             f"{_waiting(metrics):.1%} of it waiting for data".replace("%", " %")
         )
+        replaced = metrics[-1].get("bad_records", {})
+        if replaced:
+            reasons = ", ".join(f"{count:,} {why}" for why, count in replaced.items())
+            facts.append(f"unreadable records replaced: {reasons}")
     if "devices" in environment:
         facts.append(str(environment["devices"]))
     return element("p", " · ".join(facts) or "No step was taken yet.", class_="facts")
@@ -328,8 +332,8 @@ def _gallery(predictions: Mapping[str, Sequence[Mapping[str, Any]]]) -> Markup:
             ]
     return _section(
         "Pictures and what it says of them",
-        f"Chosen by rule, not by eye: of the pictures that were kept of each split, in "
-        f"the order of their CIDEr-D, the {CARDS} best, the {CARDS} in the middle and "
+        f"Chosen by rule, not by eye: of the pictures kept of each split, in the "
+        f"order of their CIDEr-D, the {CARDS} best, the {CARDS} in the middle and "
         f"the {CARDS} worst. Coloured words are in one of the references, below.",
         parts or _none("There are no predictions yet."),
     )

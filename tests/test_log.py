@@ -28,7 +28,6 @@ def take(directory, steps, done=0, **kwargs):
         for step in steps:
             out.step(step, {"loss": 1 / step}, **SPEED)
             out.sample(step, id="a/0", caption=f"at {step}", reference="a dog")
-            out.bad(step, [("a/1", "truncated image")])
 
 
 def test_numbers_are_written_unrounded(tmp_path):
@@ -61,7 +60,7 @@ def test_a_line_is_on_disk_before_the_next_step(tmp_path):
             assert rows(tmp_path / "metrics.jsonl")[-1]["step"] == step
 
 
-@pytest.mark.parametrize("name", ["metrics", "samples", "bad_records"])
+@pytest.mark.parametrize("name", ["metrics", "samples"])
 @pytest.mark.parametrize("torn", ["", '{"step": 6, "lo', '{"step": 6'])
 def test_a_resumed_run_leaves_the_file_of_one_never_killed(tmp_path, name, torn):
     take(tmp_path / "whole", range(1, 9))
@@ -101,10 +100,18 @@ def test_other_hosts_write_nothing(tmp_path):
     stream = io.StringIO()
     with Log(tmp_path / "run", steps=10, main=False, stream=stream) as out:
         out.step(1, {"loss": 1.0}, **SPEED)
-        out.bad(1, [("a", "b")])
         out.sample(1, id="a", caption="b", reference="c")
         out.message("hello")
     assert not (tmp_path / "run").exists() and not stream.getvalue()
+
+
+def test_a_finished_run_keeps_what_it_ran_on(tmp_path):
+    take(tmp_path, [10], done=9, devices="8 x TPU")
+    path = tmp_path / "environment.json"
+    before = path.read_text()
+    assert json.loads(before)["devices"] == "8 x TPU"
+    take(tmp_path, [], done=10, devices="1 x CPU")
+    assert path.read_text() == before
 
 
 def test_tensorboard_gets_every_number(tmp_path):
