@@ -322,7 +322,7 @@ def run(
     """
     app.define_help_flags()
     try:
-        code = main(_parse_or_help(define))
+        code = _imported(main)(_parse_or_help(_imported(define) if define else None))
     except KeyboardInterrupt:
         code = 130
     except (ValueError, OSError) as error:
@@ -334,6 +334,18 @@ def run(
         print(f"error: {message}", file=sys.stderr)
         code = 1
     sys.exit(code)
+
+
+def _imported(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` of the module as `import` finds it, not of the copy that runs.
+
+    Under `python -m git_jax.train` the module exists twice: a config holds classes of
+    `git_jax.train`, of which those of `__main__` are lookalikes.
+    """
+    found = sys.modules["__main__"].__spec__
+    if function.__module__ != "__main__" or found is None:
+        return function
+    return getattr(importlib.import_module(found.name), function.__name__)
 
 
 def _parse_or_help(define: Callable[[], None] | None) -> Command:

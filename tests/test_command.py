@@ -245,6 +245,38 @@ def test_exit_codes(shell: Any) -> None:
     assert "--config:" in done.stdout and "--workdir:" in done.stdout
 
 
+def test_the_classes_of_a_config_are_those_of_the_program(folder: Path) -> None:
+    program = """
+        from dataclasses import dataclass
+        from ml_collections import ConfigDict
+        from git_jax import command, config
+
+        @dataclass(frozen=True)
+        class Start:
+            step: int = 0
+
+        def get_config() -> ConfigDict:
+            import program
+            return ConfigDict({"start": config.spec(program.Start)})
+
+        def main(options: command.Command) -> None:
+            assert isinstance(config.build(options.config().start), Start)
+
+        if __name__ == "__main__":
+            command.run(main)
+    """
+    (folder / "program.py").write_text(textwrap.dedent(program))
+    done = subprocess.run(
+        [sys.executable, "-m", "program", "--config=program.py"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_real_interrupt_is_quiet(folder: Path) -> None:
     (folder / "c.py").write_text(
         "import time\n"
