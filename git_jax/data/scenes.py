@@ -71,9 +71,9 @@ class Scenes:
             raise ValueError(
                 f"scenes have no split {self.part!r}; they have {', '.join(COUNTS)}"
             )
-        if self.level not in _LEVELS:
+        if self.level not in LEVELS:
             raise ValueError(
-                f"scenes have no level {self.level!r}; they have {', '.join(_LEVELS)}"
+                f"scenes have no level {self.level!r}; they have {', '.join(LEVELS)}"
             )
         if self.size < 32:
             raise ValueError(
@@ -91,7 +91,7 @@ class Scenes:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = self._dice(index)
-        plan = _LEVELS[self.level](self.part, self.size, rng)
+        plan = LEVELS[self.level](self.part, self.size, rng)
         record: dict[str, Any] = {
             "id": f"scenes/{self.level}/{self.part}/{index % len(self)}",
             "texts": wording.captions(plan.scene, rng),
@@ -106,7 +106,7 @@ class Scenes:
         """The captions of a picture that is not drawn."""
         rng = self._dice(index)
         return wording.captions(
-            _LEVELS[self.level](self.part, self.size, rng).scene, rng
+            LEVELS[self.level](self.part, self.size, rng).scene, rng
         )
 
     def _dice(self, index: int) -> random.Random:
@@ -254,7 +254,7 @@ def _clip(part: str, size: int, rng: random.Random) -> _Plan:
     )
 
 
-_LEVELS: dict[str, Callable[[str, int, random.Random], _Plan]] = {
+LEVELS: dict[str, Callable[[str, int, random.Random], _Plan]] = {
     "pairs": _pair,
     "full": _full,
     "clips": _clip,

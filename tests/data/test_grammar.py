@@ -211,7 +211,7 @@ def true_answer(question: str, scene: Scene) -> str | None:
     if question.startswith("is there"):
         return "yes" if (words[3], words[4]) in kinds else "no"
     if question.startswith("what colour"):
-        return dict(map(reversed, kinds))[words[4]]
+        return {shape: colour for colour, shape in kinds}[words[4]]
     if question.startswith("which shape"):
         return dict(kinds)[words[3]]
     if question.startswith("is the"):
