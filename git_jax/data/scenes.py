@@ -161,6 +161,7 @@ def _pair(part: str, size: int, rng: random.Random) -> _Plan:
 
 
 _REACH = 0.7  # of two things' offset across their relation to that along it, at most
+_UNSEEN = 200  # scanned digits that are in no picture of `train`
 _SIDES = {  # of one, two or three things: the largest's share of the picture, from, to
     1: (0.30, 0.60),
     2: (0.30, 0.42),
@@ -175,11 +176,10 @@ def _full(part: str, size: int, rng: random.Random) -> _Plan:
     digits: list[int] = []
     words: list[str] = []
     if count < 3 and rng.random() < 0.5:
-        classes = canvas.handwriting()[1]
-        # Other scans in the pictures that a model is tested on.
-        known = len(classes) - 200
-        in_train = part == "train"
-        digits = [_between(*((0, known - 1) if in_train else (known, 1436)), rng)]
+        scans = len(canvas.handwriting()[1])
+        seen = scans - _UNSEEN
+        low, high = (0, seen) if part == "train" else (seen, scans)
+        digits = [_between(low, high - 1, rng)]
     if count < 3 and rng.random() < 0.5:
         words = [rng.choice(_WORDS)]
     while True:

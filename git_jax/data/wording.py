@@ -88,7 +88,9 @@ _TWO_SHAPES = (  # only where the shapes differ, since they are named again
     "a {a} {brief} a {b}, the {a} {p} and the {b} {q}",
     "{A} and {B}, the {a} {here}",
 )
-_TWO_COLOURS = ("the {p} one, a {a}, is {brief} the {q} one, a {b}",)  # likewise
+_TWO_COLOURS = (  # only where the colours differ
+    "the {p} one, a {a}, is {brief} the {q} one, a {b}",
+)
 _TWO_FRAMES = {  # by (shapes are the same, colours are the same)
     (False, False): _TWO_THINGS + _TWO_SHAPES + _TWO_COLOURS,
     (False, True): _TWO_THINGS + _TWO_SHAPES,
@@ -123,7 +125,6 @@ _TO = {
 _TURN = {"left": "left", "right": "right", "above": "up", "below": "down"}
 _WRITING = ("with a handwritten {}", "and a handwritten {}", "plus a handwritten {}")
 _LETTERING = ("and the word {}", "with the word {}", "and a sign that says {}")
-
 
 CAPTIONS = 5
 
