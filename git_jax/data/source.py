@@ -115,7 +115,7 @@ class Folder(Lazy):
         return self
 
     def __len__(self) -> int:
-        return len(self._offsets) - 1
+        return len(self._offsets)
 
     def __getitem__(self, index: int) -> Record:
         row = self._row(index)
@@ -132,43 +132,35 @@ class Folder(Lazy):
         return _texts(self._row(index))
 
     def _row(self, index: int) -> dict[str, Any]:
-        index = _within(index, len(self))
-        start, stop = int(self._offsets[index]), int(self._offsets[index + 1])
-        line = os.pread(self._metadata.fileno(), stop - start, start)
-        # A row ends at its newline; blank lines may lie before the next one.
-        return json.loads(line.split(b"\n", 1)[0])
-
-    @functools.cached_property
-    def _metadata(self) -> Any:
-        return open(os.path.join(self.path, METADATA), "rb")
+        with open(os.path.join(self.path, METADATA), "rb") as file:
+            file.seek(self._offsets[_within(index, len(self))])
+            return json.loads(file.readline())
 
     @functools.cached_property
     def _offsets(self) -> np.ndarray:
-        """Where each row starts in the file, and the file's end: i64 [rows + 1]."""
+        """Where each row starts in the file: i64 [rows]."""
         if not os.path.isdir(self.path):
             raise ValueError(
                 f"there is no folder {self.path!r}: --config.data.path must name a "
                 f"folder of pictures with a {METADATA}"
             )
         try:
-            self._metadata  # noqa: B018
+            offsets = list(self._checked_rows())
         except OSError as error:
             raise ValueError(
                 f"{os.path.join(self.path, METADATA)} cannot be opened "
                 f"({error.strerror}): write one line for each picture, such as "
                 '{"file_name": "a.jpg", "text": "a cat"}'
             ) from error
-        offsets = [offset for offset, _ in self._checked_rows()]
         if not offsets:
             raise ValueError(
                 f"{os.path.join(self.path, METADATA)} has no rows: write one line for "
                 'each picture, such as {"file_name": "a.jpg", "text": "a cat"}'
             )
-        size = os.fstat(self._metadata.fileno()).st_size
-        return np.array([*offsets, size], np.int64)
+        return np.array(offsets, np.int64)
 
-    def _checked_rows(self) -> Iterator[tuple[int, str]]:
-        """Yields (offset, id) of every row, each checked."""
+    def _checked_rows(self) -> Iterator[int]:
+        """Yields where each row starts once it was checked."""
         where = os.path.join(self.path, METADATA)
         listing, first_line = _Listing(self.path), dict[str, int]()
         offset = 0
@@ -190,7 +182,7 @@ class Folder(Lazy):
                 except ValueError as error:
                     raise ValueError(f"{where}:{number}: {error}") from error
                 first_line[id] = number
-                yield start, id
+                yield start
 
 
 _OWN_KEYS = ("file_name", "text", "texts")
