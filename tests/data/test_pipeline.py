@@ -1,0 +1,538 @@
+"""Batch s is a function of (config, s); nothing unreadable is lost or goes unseen."""
+
+import dataclasses
+import json
+import pathlib
+import pickle
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from git_jax.data import pipeline
+from git_jax.data.image import Crop
+from git_jax.data.pipeline import Bad, BadRecords, Batch, Loader, pack
+from git_jax.data.source import BadRecord, Folder, Mixture, Part, Record
+from git_jax.data.tokenizer import Bytes
+from tests.data.conftest import FolderMaker, Say, colours, encoded
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """Noise with three captions each; those whose number is in `bad` cannot be read."""
+
+    count: int = 10
+    bad: frozenset[int] = frozenset()
+    frames: int = 1
+    size: int = 8
+    texts: tuple[str, ...] = ("first of {}", "second of {}", "third of {}")
+    splits = ("train",)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Record:
+        if index in self.bad:
+            raise BadRecord(f"{index}", "odd", f"{index} is odd")
+        frames = [
+            colours(self.size, self.size, 7 * index + f) for f in range(self.frames)
+        ]
+        texts = tuple(text.format(index) for text in self.texts)
+        return {"id": f"{index}", "frames": frames, "texts": texts, "more": index}
+
+    def split(self, name: str) -> "Drawn":
+        return self
+
+
+SAY = Say()
+NOW = Loader(text=20, image=Crop(8, (0.6, 1.0)), threads=0)
+
+
+def take(count: int, batches: pipeline.Batches) -> list[Batch]:
+    found = [next(batches) for _ in range(count)]
+    batches.close()
+    return found
+
+
+def train(
+    source: Any, count: int, loader: Loader = NOW, task: Say = SAY, **how: Any
+) -> list[Batch]:
+    how = {"batch": 4, "seed": 3} | how
+    return take(count, loader.batches(source, task, Bytes(), **how))
+
+
+def assert_equal(some: Iterable[Batch], others: Iterable[Batch]) -> None:
+    for one, other in zip(some, others, strict=True):
+        assert (one.ids, one.bad) == (other.ids, other.bad)
+        assert one.arrays.keys() == other.arrays.keys()
+        for name, array in one.arrays.items():
+            np.testing.assert_array_equal(array, other.arrays[name])
+            assert array.dtype == other.arrays[name].dtype
+
+
+def said(batch: Batch) -> list[str]:
+    """What each row is to say."""
+    rows = zip(batch.arrays["tokens"], batch.arrays["target"], strict=True)
+    return [Bytes().decode(tokens[target]) for tokens, target in rows]
+
+
+# Packing -----------------------------------------------------------------------------
+
+
+def test_pack_lays_out_one_row() -> None:
+    row = pack([7, 8], [4, 5, 2], 7, Bytes())
+    np.testing.assert_array_equal(row.tokens, [1, 7, 8, 4, 5, 2, 0])
+    np.testing.assert_array_equal(row.target, [0, 0, 0, 1, 1, 1, 0])
+    np.testing.assert_array_equal(row.valid, [1, 1, 1, 1, 1, 1, 0])
+    assert (row.tokens.dtype, row.target.dtype, row.valid.dtype) == (
+        np.int32,
+        bool,
+        bool,
+    )
+
+
+def test_rows_are_packed_as_one_by_one() -> None:
+    texts = [([], [5, 2]), ([7, 8], [4, 2]), ([9], [4] * 3 + [2])]
+    rows = pipeline.pack_rows(texts, 6, Bytes())
+    for number, (prefix, suffix) in enumerate(texts):
+        for array, one in zip(rows, pack(prefix, suffix, 6, Bytes()), strict=True):
+            np.testing.assert_array_equal(array[number], one)
+
+
+# The order ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_each_pass_has_every_record_once_in_a_new_order(size: int) -> None:
+    order = pipeline.order([Part(0, size, 1.0)], seed=5)
+    passes = [[order[p * size + i] for i in range(size)] for p in range(4)]
+    for one in passes:
+        assert sorted(one) == list(range(size))
+    assert len({tuple(one) for one in passes}) == (1 if size == 1 else 4)
+
+
+def test_a_large_source_has_no_list_of_its_records() -> None:
+    order = pipeline.order([Part(3, 10**9, 1.0)], seed=5)
+    found = {order[i] for i in range(500)} | {order[10**9 + i] for i in range(500)}
+    assert len(found) == 1000 and min(found) >= 3 and max(found) > 9 * 10**8
+
+
+@pytest.mark.parametrize("size", [2, 3, 63, 64, 65, 2**16 - 1, 2**16, 2**16 + 1])
+def test_a_pass_is_complete_at_any_size(size: int) -> None:
+    shuffled = pipeline.Shuffled(size, seed=5)
+    for epoch in (0, 3) if size < 1000 else (1,):
+        found = [shuffled[epoch * size + i] for i in range(size)]
+        assert sorted(found) == list(range(size))
+
+
+def test_every_order_is_as_likely() -> None:
+    orders = Counter(
+        tuple(pipeline.Shuffled(4, seed)[i] for i in range(4)) for seed in range(2400)
+    )
+    assert len(orders) == 24
+    assert sum((count - 100) ** 2 / 100 for count in orders.values()) < 50  # chi2, 23
+    size = 60
+    places = np.array(
+        [[pipeline.Shuffled(size, seed)[i] for i in range(size)] for seed in range(200)]
+    )
+    assert abs((places == np.arange(size)).sum(axis=1).mean() - 1) < 0.3
+    assert abs((np.diff(places) == 1).mean() * size - 1) < 0.3
+
+
+def test_parts_are_drawn_by_weight_each_in_passes_of_its_own() -> None:
+    order = pipeline.order([Part(0, 4, 3.0), Part(4, 5, 1.0)], seed=0)
+    found = [order[i] for i in range(80)]
+    for start in range(0, 80, 4):
+        assert sum(i < 4 for i in found[start : start + 4]) == 3
+    for part in ([i for i in found if i < 4], [i for i in found if i >= 4]):
+        assert len(set(Counter(part).values())) == 1  # each as often as the others
+
+
+def test_generators_are_keyed_by_seed_position_and_attempt() -> None:
+    keys = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (2**31, 2**40, 3)]
+    drawn = [tuple(pipeline.generator(*key).integers(2**60, size=4)) for key in keys]
+    assert len(set(drawn)) == len(keys)
+    assert drawn == [
+        tuple(pipeline.generator(*k).integers(2**60, size=4)) for k in keys
+    ]
+    plain = np.random.Generator(np.random.Philox(key=[1, 0])).integers(2**60, size=4)
+    assert drawn[1] == tuple(plain)
+
+
+# Batches -----------------------------------------------------------------------------
+
+
+def test_shapes_and_types() -> None:
+    loader = dataclasses.replace(NOW, captions=2, frames=3)
+    (batch,) = train(Drawn(frames=3), 1, loader)
+    found = {name: (a.shape, a.dtype.name) for name, a in batch.arrays.items()}
+    assert found == {
+        "frames": ((4, 3, 8, 8, 3), "uint8"),
+        "tokens": ((8, 20), "int32"),
+        "target": ((8, 20), "bool"),
+        "valid": ((8, 20), "bool"),
+    }
+    assert len(batch.ids) == 4 and batch.bad == []
+
+
+def test_rows_hold_what_their_records_do() -> None:
+    loader = dataclasses.replace(NOW, image=Crop(8, (1.0, 1.0)), captions=3)
+    for batch in train(Drawn(), 5, loader, Say("say: ")):
+        for row, id in enumerate(batch.ids):
+            np.testing.assert_array_equal(
+                batch.arrays["frames"][row, 0], Drawn()[int(id)]["frames"][0]
+            )
+            texts = said(batch)[3 * row : 3 * row + 3]
+            assert sorted(texts) == sorted(Drawn()[int(id)]["texts"])
+        for tokens, valid in zip(
+            batch.arrays["tokens"], batch.arrays["valid"], strict=True
+        ):
+            assert Bytes().decode(tokens).startswith("say: ")
+            size = valid.sum()
+            assert (tokens[0], tokens[size - 1]) == (1, 2) and not tokens[size:].any()
+
+
+def test_a_batch_depends_on_its_number_alone() -> None:
+    source = Drawn(bad=frozenset([2, 5]))
+    straight = train(source, 12)
+    for start in (0, 1, 7, 11):
+        assert_equal(train(source, 12 - start, start=start), straight[start:])
+
+
+def test_threads_change_nothing() -> None:
+    source = Drawn(bad=frozenset([2, 5]))
+    for threads, prefetch in ((1, 1), (4, 3), (3, 0)):
+        loader = dataclasses.replace(NOW, threads=threads, prefetch=prefetch)
+        assert_equal(train(source, 12, loader), train(source, 12))
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_any_number_of_ranks_makes_the_same_global_batches(ranks: int) -> None:
+    sources = Mixture(
+        {"a": Drawn(7, frozenset([3])), "b": Drawn(5)}, dict(a=2.0, b=1.0)
+    )
+    loader = dataclasses.replace(NOW, captions=2)
+    alone = train(sources, 6, loader, batch=8)
+    shares = [
+        train(sources, 6, loader, batch=8, rank=rank, ranks=ranks)
+        for rank in range(ranks)
+    ]
+    for step, whole in enumerate(alone):
+        parts = [share[step] for share in shares]
+        assert sum((part.ids for part in parts), []) == whole.ids
+        assert sum((part.bad for part in parts), []) == whole.bad
+        for name, array in whole.arrays.items():
+            joined = np.concatenate([part.arrays[name] for part in parts])
+            np.testing.assert_array_equal(joined, array)
+
+
+def test_seeds_make_other_orders_texts_and_crops() -> None:
+    one, other = train(Drawn(1), 1, seed=1), train(Drawn(1), 1, seed=2)
+    assert said(one[0]) != said(other[0])
+    assert (one[0].arrays["frames"] != other[0].arrays["frames"]).any()
+    assert train(Drawn(), 1, seed=1)[0].ids != train(Drawn(), 1, seed=2)[0].ids
+
+
+def test_a_record_is_seen_with_new_texts_and_crops() -> None:
+    (batch,) = train(Drawn(1, size=30), 1, batch=12)
+    assert set(said(batch)) == {"first of 0", "second of 0", "third of 0"}
+    assert len({picture.tobytes() for picture in batch.arrays["frames"]}) > 6
+
+
+def test_a_set_smaller_than_a_batch_repeats_its_rows() -> None:
+    (batch,) = train(Drawn(3), 1, batch=12)
+    assert set(Counter(batch.ids).values()) == {4}
+
+
+def test_a_mixture_keeps_its_shares_in_every_batch() -> None:
+    sources = Mixture({"a": Drawn(3), "b": Drawn(50)}, {"a": 1.0, "b": 3.0})
+    for batch in train(sources, 20):
+        assert sum(id.startswith("a/") for id in batch.ids) == 1
+
+
+def test_a_folder_feeds_it(folder: FolderMaker) -> None:
+    path = folder([{"file_name": f"{i}.png", "text": f"text {i}"} for i in range(5)])
+    for batch in train(Folder(str(path)), 3):
+        assert said(batch) == [f"text {id.removesuffix('.png')}" for id in batch.ids]
+
+
+def test_waiting_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 2.0, 10.0, 13.0])
+    monkeypatch.setattr(pipeline.time, "perf_counter", lambda: next(clock))
+    batches = pipeline.Batches(iter([{"arrays": {}, "ids": []}] * 2))
+    next(batches)
+    assert batches.waited == 2
+    next(batches)
+    assert batches.waited == 5
+
+
+def test_loaders_and_their_parts_pickle() -> None:
+    assert pickle.loads(pickle.dumps(NOW)) == NOW
+    make = pipeline._Training(NOW, Drawn(), Say(), Bytes(), [Part(0, 10, 1.0)], 3, 4, 0)
+    made = pickle.loads(pickle.dumps(make))(1, [4, 2])
+    np.testing.assert_array_equal(
+        made["arrays"]["frames"], make(1, [4, 2])["arrays"]["frames"]
+    )
+
+
+def test_impossible_settings_are_named() -> None:
+    with pytest.raises(ValueError, match="batch=4 pictures .* by 3 processes"):
+        train(Drawn(), 1, ranks=3)
+    with pytest.raises(ValueError, match="'0' has 2 frames, --config.loader.frames=1"):
+        train(Drawn(1, frames=2), 1)
+    for field, value in (
+        ("text", 2),
+        ("captions", 0),
+        ("frames", 0),
+        ("threads", -1),
+        ("prefetch", -1),
+        ("workers", -1),
+        ("pixels", 0),
+        ("bad_fraction", 1.5),
+        ("long", "wrap"),
+    ):
+        with pytest.raises(ValueError, match=f"--config.loader.{field}={value!r}"):
+            dataclasses.replace(NOW, **{field: value})
+
+
+# Captions that are too long ----------------------------------------------------------
+
+
+def test_a_long_caption_is_a_bad_record_by_default() -> None:
+    long = Drawn(1, texts=("nineteen letters ab",))
+    with pytest.raises(ValueError, match="caption longer than T") as caught:
+        train(long, 1)
+    message = str(caught.value)
+    assert "21 tokens with begin and end, T = 20" in message
+    assert "--config.loader.text" in message and "--config.loader.long=cut" in message
+    assert said(train(long, 1, dataclasses.replace(NOW, text=21))[0])[0]
+
+
+@pytest.mark.parametrize("prefix", ["", "ab", "a prefix of twenty le", "p" * 60])
+@pytest.mark.parametrize("suffix", ["x", "short", "exactly 18 letters", "l" * 40])
+def test_cutting_keeps_the_last_tokens(prefix: str, suffix: str) -> None:
+    loader = dataclasses.replace(NOW, long="cut")
+    (batch,) = train(Drawn(1, texts=(suffix,)), 1, loader, Say(prefix), batch=1)
+    tokens, target = batch.arrays["tokens"][0], batch.arrays["target"][0]
+    kept = (prefix + suffix)[-18:]
+    assert Bytes().decode(tokens) == kept
+    assert Bytes().decode(tokens[target]) == suffix[-18:]
+    assert (tokens[0], tokens[len(kept) + 1]) == (1, 2)
+
+
+# Records that cannot be read ---------------------------------------------------------
+
+
+def test_bad_records_are_replaced_and_reported() -> None:
+    source = Drawn(10, bad=frozenset([2, 5, 6]))
+    batches = train(source, 5)  # two passes
+    assert not {"2", "5", "6"} & {id for batch in batches for id in batch.ids}
+    bad = [one for batch in batches for one in batch.bad]
+    assert set(bad) == {Bad(f"{i}", "odd", f"{i} is odd") for i in (2, 5, 6)}
+    assert len(bad) >= 6  # each pass meets each of them, and a replacement may be bad
+    assert_equal(batches, train(source, 5))
+
+
+def test_other_rows_do_not_notice_a_bad_one() -> None:
+    whole, holed = train(Drawn(), 5), train(Drawn(bad=frozenset([4])), 5)
+    for one, other in zip(whole, holed, strict=True):
+        for row, id in enumerate(one.ids):
+            if id != "4":
+                assert other.ids[row] == id
+                np.testing.assert_array_equal(
+                    one.arrays["frames"][row], other.arrays["frames"][row]
+                )
+
+
+def test_a_mixtures_bad_record_is_replaced_from_its_own_source() -> None:
+    sources = Mixture(
+        {"a": Drawn(4, frozenset([0, 1, 2])), "b": Drawn(50)}, {"a": 1.0, "b": 1.0}
+    )
+    for batch in train(sources, 10):
+        assert batch.ids.count("a/3") == 2
+        assert all(one.id.startswith("a/") for one in batch.bad)
+
+
+@pytest.mark.parametrize(
+    "picture, reason",
+    [
+        (b"", "empty file"),
+        (b"text", "not an image"),
+        (encoded(colours(64, 64), "JPEG")[:-300], "truncated image"),
+        (encoded(colours(80, 80)), "decompression bomb"),
+    ],
+)
+def test_unreadable_pictures(folder: FolderMaker, picture: bytes, reason: str) -> None:
+    names = ("bad.png", "good.png")
+    pictures = {"bad.png": picture, "good.png": encoded(colours(9, 9))}
+    path = folder([{"file_name": n, "text": "a"} for n in names], pictures)
+    loader = dataclasses.replace(NOW, pixels=5000)
+    (batch,) = train(Folder(str(path)), 1, loader)
+    assert batch.ids == ["good.png"] * 4
+    assert {(one.id, one.reason) for one in batch.bad} == {("bad.png", reason)}
+    with pytest.raises(ValueError, match=f"bad.png: {reason}: .* cannot be evaluated"):
+        take(1, loader.evaluation(Folder(str(path)), Say(), Bytes(), batch=1))
+
+
+def test_a_caption_without_a_token_is_a_bad_record() -> None:
+    with pytest.raises(ValueError, match="100 x empty caption .*''"):
+        train(Drawn(1, texts=("",)), 1)
+
+
+def test_a_set_without_a_readable_record_is_refused_first() -> None:
+    nothing = Drawn(3, bad=frozenset(range(3)))
+    with pytest.raises(
+        ValueError, match="none of 3 records .*3 x odd .0, 1, 2; the fir"
+    ):
+        NOW.refuse_unreadable(nothing, Say(), Bytes())
+    with pytest.raises(
+        ValueError, match="100 records in a row cannot be read: 100 x odd"
+    ):
+        train(nothing, 1)
+    NOW.refuse_unreadable(Drawn(3, frozenset([0, 1])), Say(), Bytes())
+
+
+def test_one_readable_record_is_enough_to_begin() -> None:
+    class Counting(Drawn):
+        def __getitem__(self, index: int) -> Record:
+            asked.append(index)
+            return super().__getitem__(index)
+
+    asked = list[int]()
+    NOW.refuse_unreadable(Counting(1000), Say(), Bytes())
+    assert len(asked) == 1
+
+
+ODD = [Bad("a", "odd", "a is odd")]
+
+
+def test_too_many_bad_records_end_the_run(tmp_path: pathlib.Path) -> None:
+    bad = BadRecords(tmp_path / "bad.jsonl", 0.01, 10**6)
+    bad.add(1, ODD * 100, 64)  # 1 % of the first 10,000, whatever was seen
+    with pytest.raises(ValueError) as caught:
+        bad.add(2, [Bad("b", "worse", "far")], 64)
+    message = str(caught.value)
+    assert message.startswith(
+        "101 of 128 records could not be read, more than --config"
+    )
+    assert "loader.bad_fraction=0.01 of 10,000 rows" in message
+    assert (
+        "100 x odd (a; the first: a is odd); 1 x worse (b; the first: far)" in message
+    )
+    assert "bad.jsonl" in message
+    assert bad.counts == {"odd": 100, "worse": 1}
+
+
+def test_the_fraction_is_of_the_rows_seen(tmp_path: pathlib.Path) -> None:
+    bad = BadRecords(tmp_path / "bad.jsonl", 0.1, population=20)
+    bad.add(1, ODD * 2, 8)
+    with pytest.raises(ValueError, match="3 of 16"):
+        bad.add(2, ODD, 8)
+    bad = BadRecords(tmp_path / "bad.jsonl", 0.1, population=20)
+    bad.add(1, [], 1000)
+    bad.add(2, ODD * 100, 8)
+    with pytest.raises(ValueError):
+        bad.add(3, ODD, 1)
+    with pytest.raises(ValueError):
+        BadRecords(tmp_path / "bad.jsonl", 0.0, 10**6).add(1, ODD, 8)
+    BadRecords(tmp_path / "bad.jsonl", 1.0, 1).add(1, ODD * 8, 8)
+
+
+def test_each_bad_record_is_a_line(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    bad = BadRecords(path, 1.0, 100)
+    bad.add(1, [], 4)
+    assert not path.exists()
+    bad.add(2, ODD, 4)
+    bad.add(5, [Bad("ü", "worse", "☃")], 4)
+    assert [json.loads(line) for line in path.read_text("utf-8").splitlines()] == [
+        {"step": 2, "id": "a", "reason": "odd", "detail": "a is odd"},
+        {"step": 5, "id": "ü", "reason": "worse", "detail": "☃"},
+    ]
+
+
+def test_a_resumed_count_is_that_of_a_run_never_stopped(tmp_path: pathlib.Path) -> None:
+    steps = [ODD * (step % 3) for step in range(12)]
+    whole = BadRecords(tmp_path / "whole", 1.0, 10)
+    for step, bad in enumerate(steps):
+        whole.add(step, bad, 4)
+    killed = BadRecords(tmp_path / "killed", 1.0, 10)
+    for step in range(9):
+        killed.add(step, steps[step], 4)
+    with open(tmp_path / "killed", "a") as file:
+        file.write('{"step": 9, "id": "half a li')
+    again = BadRecords(tmp_path / "killed", 1.0, 10)
+    again.resume(5, rows=20)
+    for step in range(5, 12):
+        again.add(step, steps[step], 4)
+    assert again.counts == whole.counts
+    assert (tmp_path / "killed").read_bytes() == (tmp_path / "whole").read_bytes()
+    fresh = BadRecords(tmp_path / "none", 1.0, 10)
+    fresh.resume(0, rows=0)
+    assert fresh.counts == {} and not (tmp_path / "none").exists()
+
+
+# Evaluation --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("count", [1, 7, 8, 13])
+def test_every_record_is_evaluated_exactly_once(count: int, ranks: int) -> None:
+    shares = [
+        list(
+            NOW.evaluation(
+                Drawn(count), Say(), Bytes(), batch=4, rank=rank, ranks=ranks
+            )
+        )
+        for rank in range(ranks)
+    ]
+    assert len({len(share) for share in shares}) == 1
+    order = list[str]()
+    for batches in zip(*shares, strict=True):
+        for batch in batches:
+            rows = 4 // ranks
+            assert batch.arrays["frames"].shape == (rows, 1, 8, 8, 3)
+            present = batch.arrays["present"]
+            np.testing.assert_array_equal(present, np.arange(rows) < len(batch.ids))
+            assert [record["id"] for record in batch.records] == batch.ids
+            order += batch.ids
+    assert order == [str(i) for i in range(count)]
+
+
+def test_evaluation_gives_the_middle_and_the_prefix() -> None:
+    (batch,) = NOW.evaluation(Drawn(3), Say("what?"), Bytes(), batch=4)
+    for row in range(3):
+        np.testing.assert_array_equal(
+            batch.arrays["frames"][row, 0], Drawn()[row]["frames"][0]
+        )
+        assert Bytes().decode(batch.arrays["tokens"][row]) == "what?"
+        assert batch.records[row] == {
+            "id": f"{row}",
+            "texts": Drawn()[row]["texts"],
+            "more": row,
+        }
+    np.testing.assert_array_equal(batch.arrays["prefix_length"], [6, 6, 6, 1])
+    np.testing.assert_array_equal(batch.arrays["valid"].sum(1), [6, 6, 6, 1])
+    assert (batch.arrays["tokens"][:, 0] == 1).all()
+    assert {n: a.dtype.name for n, a in batch.arrays.items()} == {
+        "frames": "uint8",
+        "tokens": "int32",
+        "valid": "bool",
+        "prefix_length": "int32",
+        "present": "bool",
+    }
+
+
+def test_evaluation_minds_no_caption_but_the_prefix() -> None:
+    long = Drawn(1, texts=("l" * 99,))
+    assert len(list(NOW.evaluation(long, Say("p" * 19), Bytes(), batch=1))) == 1
+    with pytest.raises(ValueError, match="prefix of '0' has 21 tokens.*text=20"):
+        list(NOW.evaluation(long, Say("p" * 20), Bytes(), batch=1))
+
+
+def test_a_score_over_some_of_the_records_is_refused() -> None:
+    source = Drawn(3, frozenset([1]))
+    with pytest.raises(ValueError, match="the record 1: odd: 1 is odd cannot be eval"):
+        list(NOW.evaluation(source, Say(), Bytes(), batch=2))
