@@ -176,21 +176,20 @@ def generator(seed: int, position: int, attempt: int = 0) -> np.random.Generator
 
 @dataclasses.dataclass(frozen=True)
 class Shuffled:
-    """Endless passes over 0 .. size - 1, each in an order of its own, by random access.
+    """Endless passes over `size` records, each in an order of its own.
 
-    No list of the records is kept. A record's number is a place (row, column) in a
-    square that holds them all; by turns the row moves by what the column looks up in a
-    random table and the column by what the row looks up. That is a Feistel network: no
-    two records meet. The few places beyond `size` are walked through.
+    `self[position]` is the number of a record, from `first` on; no list of them is kept.
+    A record is a place (row, column) in a square that holds them all. By turns the row
+    moves by what the column looks up in a random table and the column by what the row
+    looks up. That is a Feistel network: no two records meet. The few places beyond
+    `size` are walked through.
 
     Grain's own shuffle loses a record of 2^16 + 1, and takes 0.6 ms to find one of 76.
     """
 
     size: int
     seed: int
-
-    def __len__(self) -> int:
-        return _ENDLESS // self.size * self.size
+    first: int = 0
 
     def __getitem__(self, position: int) -> int:
         epoch, index = divmod(position, self.size)
@@ -202,7 +201,7 @@ class Shuffled:
                 column = (column + along[row]) % columns
             index = row * columns + column
             if index < self.size:
-                return index
+                return self.first + index
 
 
 _ENDLESS = 2**62
@@ -221,19 +220,27 @@ def _tables(
     return rows, columns, list(zip(down, along, strict=True))
 
 
-def order(drawn: Sequence[Part], seed: int) -> Any:
-    """The record at each position: a grain.MapDataset of indices without an end."""
+class Order(Protocol):
+    def __getitem__(self, position: int) -> int: ...
+
+
+def order(drawn: Sequence[Part], seed: int) -> Order:
+    """The number of the record at each position, without an end.
+
+    Each part has an order of its own and of those around any position its share.
+    """
+    seeds = np.random.SeedSequence(seed).generate_state(len(drawn))
+    shuffled = [
+        Shuffled(part.size, int(own), part.start)
+        for part, own in zip(drawn, seeds, strict=True)
+    ]
+    if len(shuffled) == 1:
+        return shuffled[0]
     import grain
 
-    def of_part(part: Part, seed: int) -> Any:
-        rows = grain.MapDataset.source(Shuffled(part.size, seed))
-        return rows.map(part.start.__add__) if part.start else rows
-
-    seeds = np.random.SeedSequence(seed).generate_state(len(drawn))
-    mixed = [of_part(part, int(s)) for part, s in zip(drawn, seeds, strict=True)]
-    if len(mixed) == 1:
-        return mixed[0]
-    return grain.MapDataset.mix(mixed, [part.weight for part in drawn])
+    endless = grain.MapDataset.range(_ENDLESS)
+    ordered = [endless.map(one.__getitem__) for one in shuffled]
+    return grain.MapDataset.mix(ordered, [part.weight for part in drawn])
 
 
 # The loader --------------------------------------------------------------------------
@@ -302,11 +309,19 @@ class Loader:
         A source of fewer records than a batch repeats its rows. Raises ValueError where
         `batch` rows cannot be shared evenly by the ranks.
         """
+        import grain
+
         rows = _share(batch, ranks)
         drawn = parts(source)
-        make = _Training(self, source, task, tokenizer, drawn, seed, batch, rank * rows)
-        blocks = order(drawn, seed).batch(rows, batch_fn=list)[rank::ranks]
-        return self._ahead(blocks.map_with_index(make)[start:])
+        make = _Training(
+            _Reader(self, source, task, tokenizer),
+            order(drawn, seed),
+            drawn,
+            seed,
+            batch,
+            range(rank * rows, (rank + 1) * rows),
+        )
+        return self._ahead(grain.MapDataset.range(start, _ENDLESS).map(make))
 
     def evaluation(
         self,
@@ -326,7 +341,11 @@ class Loader:
         import grain
 
         rows = _share(batch, ranks)
-        make = _Evaluation(self, source, task, tokenizer, batch, rank * rows, rows)
+        make = _Evaluation(
+            _Reader(self, source, task, tokenizer),
+            batch,
+            range(rank * rows, (rank + 1) * rows),
+        )
         steps = grain.MapDataset.range(-(-len(source) // batch))
         return self._ahead(steps.map(make))
 
@@ -445,42 +464,38 @@ class _Reader:
 
 @dataclasses.dataclass(frozen=True)
 class _Training:
-    """Block of indices -> the arrays of a batch."""
+    """Number of a batch -> these rows of it."""
 
-    loader: Loader
-    source: Source
-    task: Task
-    tokenizer: Tokenizer
+    read: _Reader
+    order: Order
     drawn: list[Part]
     seed: int
     batch: int
-    first: int
+    rows: range
 
-    def __call__(self, step: int, indices: list[int]) -> dict[str, Any]:
-        loader, bad, size = self.loader, list[Bad](), self.loader.image.size
-        frames = np.empty((len(indices), loader.frames, size, size, 3), np.uint8)
+    def __call__(self, step: int) -> dict[str, Any]:
+        loader, bad, size = self.read.loader, list[Bad](), self.read.loader.image.size
+        frames = np.empty((len(self.rows), loader.frames, size, size, 3), np.uint8)
         ids, texts = list[str](), list[tuple[list[int], list[int]]]()
-        for row, index in enumerate(indices):
-            position = step * self.batch + self.first + row
-            read = self._readable(index, position, bad)
+        for place, row in enumerate(self.rows):
+            read = self._readable(step * self.batch + row, bad)
             for frame, square in enumerate(read.frames):
-                frames[row, frame] = square
+                frames[place, frame] = square
             ids.append(read.record["id"])
             texts += read.texts
-        packed = pack_rows(texts, loader.text, self.tokenizer)
+        packed = pack_rows(texts, loader.text, self.read.tokenizer)
         return dict(arrays={"frames": frames, **packed._asdict()}, ids=ids, bad=bad)
 
-    def _readable(self, index: int, position: int, bad: list[Bad]) -> _Read:
+    def _readable(self, position: int, bad: list[Bad]) -> _Read:
         """The record, or the first readable one of those that may stand for it."""
-        read = _Reader(self.loader, self.source, self.task, self.tokenizer)
-        found: list[Bad] = []
+        index, found = self.order[position], list[Bad]()
         for attempt in range(ATTEMPTS):
             rng = generator(self.seed, position, attempt)
             if attempt:
                 part = self._part(index)
                 index = part.start + int(rng.integers(part.size))
             try:
-                result = read(index, rng)
+                result = self.read(index, rng)
                 bad += found
                 return result
             except BadRecord as error:
@@ -497,67 +512,61 @@ class _Training:
 
 @dataclasses.dataclass(frozen=True)
 class _Evaluation:
-    """Number of a batch -> its arrays."""
+    """Number of a batch -> these rows of it."""
 
-    loader: Loader
-    source: Source
-    task: Task
-    tokenizer: Tokenizer
+    read: _Reader
     batch: int
-    first: int
-    rows: int
+    rows: range
 
     def __call__(self, step: int) -> dict[str, Any]:
-        loader, size = self.loader, self.loader.image.size
-        frames = np.zeros((self.rows, loader.frames, size, size, 3), np.uint8)
-        tokens = np.full((self.rows, loader.text), self.tokenizer.pad, np.int32)
-        tokens[:, 0] = self.tokenizer.bos
-        length = np.ones(self.rows, np.int32)
-        first = step * self.batch + self.first
-        records = [
-            self._fill(first + row, row, frames, tokens, length)
-            for row in range(min(self.rows, len(self.source) - first))
-        ]
+        loader, tokenizer = self.read.loader, self.read.tokenizer
+        count, size = len(self.rows), loader.image.size
+        frames = np.zeros((count, loader.frames, size, size, 3), np.uint8)
+        tokens = np.full((count, loader.text), tokenizer.pad, np.int32)
+        tokens[:, 0] = tokenizer.bos
+        length = np.ones(count, np.int32)
+        records = list[Record]()
+        for place, row in enumerate(self.rows):
+            index = step * self.batch + row
+            if index >= len(self.read.source):
+                break
+            record, squares, prefix = self._example(index)
+            for frame, square in enumerate(squares):
+                frames[place, frame] = square
+            tokens[place, 1 : 1 + len(prefix)] = prefix
+            length[place] += len(prefix)
+            records.append({k: v for k, v in record.items() if k != "frames"})
         arrays = dict(
             frames=frames,
             tokens=tokens,
             valid=np.arange(loader.text) < length[:, None],
             prefix_length=length,
-            present=np.arange(self.rows) < len(records),
+            present=np.arange(count) < len(records),
         )
-        return dict(
-            arrays=arrays, ids=[record["id"] for record in records], records=records
-        )
+        ids = [record["id"] for record in records]
+        return dict(arrays=arrays, ids=ids, records=records)
 
-    def _fill(
-        self,
-        index: int,
-        row: int,
-        frames: np.ndarray,
-        tokens: np.ndarray,
-        length: np.ndarray,
-    ) -> Record:
-        reader = _Reader(self.loader, self.source, self.task, self.tokenizer)
+    def _example(
+        self, index: int
+    ) -> tuple[Record, Sequence[np.ndarray], Sequence[int]]:
+        """A record, its squares, and the ids of its prefix."""
+        loader = self.read.loader
         try:
-            record = self.source[index]
-            example = self.task.examples(record, generator(0, index), 1)[0]
-            squares = reader.squares(example.frames, record["id"], None)
+            record = self.read.source[index]
+            example = self.read.task.examples(record, generator(0, index), 1)[0]
+            squares = self.read.squares(example.frames, record["id"], None)
         except BadRecord as error:
             raise ValueError(
                 f"the record {error} cannot be evaluated, and a score over the others "
                 "would not be the score of the set: repair or remove it"
             ) from error
-        for frame, square in enumerate(squares):
-            frames[row, frame] = square
-        prefix = self.tokenizer.encode(example.prefix) if example.prefix else []
-        if len(prefix) + 1 > self.loader.text:
+        prefix = self.read.tokenizer.encode(example.prefix) if example.prefix else []
+        if len(prefix) >= loader.text:
             raise ValueError(
                 f"the prefix of {record['id']!r} has {len(prefix) + 1} tokens with its "
-                f"begin: raise --config.loader.text={self.loader.text}"
+                f"begin: raise --config.loader.text={loader.text}"
             )
-        tokens[row, 1 : 1 + len(prefix)] = prefix
-        length[row] = 1 + len(prefix)
-        return {key: value for key, value in record.items() if key != "frames"}
+        return record, squares, prefix
 
 
 # Bad records -------------------------------------------------------------------------

@@ -270,11 +270,6 @@ def test_waiting_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_loaders_and_their_parts_pickle() -> None:
     assert pickle.loads(pickle.dumps(NOW)) == NOW
-    make = pipeline._Training(NOW, Drawn(), Say(), Bytes(), [Part(0, 10, 1.0)], 3, 4, 0)
-    made = pickle.loads(pickle.dumps(make))(1, [4, 2])
-    np.testing.assert_array_equal(
-        made["arrays"]["frames"], make(1, [4, 2])["arrays"]["frames"]
-    )
 
 
 def test_impossible_settings_are_named() -> None:
