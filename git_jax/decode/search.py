@@ -21,7 +21,7 @@ finds for a picture does not depend on the batch the picture sits in.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -33,9 +33,7 @@ Step = Callable[[Array, State], tuple[Array, State]]
 Gather = Callable[[State, Array], State]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Decoded:
+class Decoded(NamedTuple):
     """What a search found for each row, the prefix left out.
 
     With T = 5, end token 2 and padding 0:
@@ -52,6 +50,7 @@ class Decoded:
     """The number the search ranks by, natural logarithm; each search says which."""
 
 
+@runtime_checkable
 class Search(Protocol):
     """The one call form of all searches, so that a config can name any of them.
 
@@ -218,9 +217,7 @@ def nucleus(logits: Float[Array, "B V"], mass: float) -> Float[Array, "B V"]:
     return jnp.where(keep, logits, -jnp.inf)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _Beams:
+class _Beams(NamedTuple):
     """K live beams a picture, best first, and the texts that ended."""
 
     text: Int[Array, "B K T"]
@@ -405,9 +402,7 @@ class Beam:
         )
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _Rows:
+class _Rows(NamedTuple):
     """One text a row."""
 
     text: Int[Array, "B T"]
