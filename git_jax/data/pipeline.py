@@ -178,11 +178,11 @@ def generator(seed: int, position: int, attempt: int = 0) -> np.random.Generator
 class Shuffled:
     """Endless passes over `size` records, each in an order of its own.
 
-    `self[position]` is the number of a record, from `first` on; no list of them is kept.
-    A record is a place (row, column) in a square that holds them all. By turns the row
-    moves by what the column looks up in a random table and the column by what the row
-    looks up. That is a Feistel network: no two records meet. The few places beyond
-    `size` are walked through.
+    `self[position]` is the number of a record, from `first` on; there is no list of
+    them. A record is a place (row, column) in a square that holds them all. By turns
+    the row moves by what the column looks up in a random table and the column by what
+    the row looks up. That is a Feistel network: no two records meet. The few places
+    beyond `size` are walked through.
 
     Grain's own shuffle loses a record of 2^16 + 1, and takes 0.6 ms to find one of 76.
     """
