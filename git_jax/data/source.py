@@ -472,7 +472,8 @@ class Mixture(Lazy):
     As a sequence it is the sources one after another, so that an evaluation sees each
     record once. The loader draws from it by weight: of any 4 records in a row 3 come
     from `a`, each source in an order of its own and begun anew when it is used up.
-    Ids are "a/..." and "b/...", splits "a/test", ....
+    Ids are "a/..." and "b/...", splits "a/test", .... Sources come in the order of
+    their names, however they were written down.
     """
 
     sources: dict[str, Source]
@@ -497,8 +498,8 @@ class Mixture(Lazy):
     def splits(self) -> tuple[str, ...]:
         return tuple(
             f"{name}/{split}"
-            for name, source in self.sources.items()
-            for split in source.splits
+            for name in sorted(self.sources)
+            for split in self.sources[name].splits
         )
 
     def split(self, name: str) -> Source:
@@ -527,7 +528,7 @@ class Mixture(Lazy):
 
     @functools.cached_property
     def _ends(self) -> np.ndarray:
-        sizes = {name: len(source) for name, source in self.sources.items()}
+        sizes = {name: len(self.sources[name]) for name in sorted(self.sources)}
         for name, size in sizes.items():
             if not size:
                 raise ValueError(
@@ -538,7 +539,7 @@ class Mixture(Lazy):
     def _find(self, index: int) -> tuple[str, int]:
         index = _within(index, len(self))
         number = int(np.searchsorted(self._ends, index, side="right"))
-        name = list(self.sources)[number]
+        name = sorted(self.sources)[number]
         return name, index - int(self._ends[number]) + len(self.sources[name])
 
 
@@ -548,8 +549,8 @@ def parts(source: Source) -> list[Part]:
         return [Part(0, len(source), 1.0)]
     found, start = [], 0
     total = sum(source.weights.values())
-    for name, inner in source.sources.items():
-        inside = parts(inner)
+    for name in sorted(source.sources):
+        inside = parts(inner := source.sources[name])
         share = source.weights[name] / total / sum(part.weight for part in inside)
         found += [
             Part(start + part.start, part.size, part.weight * share) for part in inside

@@ -30,6 +30,10 @@ class Tokenizer(Protocol):
     """Ids lie in 0 .. size - 1; `pad`, `bos` and `eos` are three of them."""
 
     @property
+    def file(self) -> str | None:
+        """The name of the file that `save` writes, None where none is needed."""
+
+    @property
     def pad(self) -> int: ...
 
     @property
@@ -63,13 +67,14 @@ def prepare(
     """The tokenizer of a run: trained on the source if need be, kept in its directory.
 
     What an earlier start of the run has left there is used again, so that a resumed
-    run has the ids it began with.
+    run has the ids it began with and needs no other file.
     """
-    directory = pathlib.Path(directory)
-    if not isinstance(tokenizer, SentencePiece) or tokenizer.path is not None:
-        tokenizer.save(directory)
-    elif not (directory / tokenizer.file).exists():
-        write(directory / tokenizer.file, tokenizer.train(texts(source, tokenizer)))
+    kept = tokenizer.file and pathlib.Path(directory) / tokenizer.file
+    if kept and not kept.exists():
+        if isinstance(tokenizer, SentencePiece) and tokenizer.path is None:
+            write(kept, tokenizer.train(texts(source, tokenizer)))
+        else:
+            tokenizer.save(directory)
     return tokenizer.load(directory)
 
 
@@ -133,6 +138,7 @@ class Bytes:
     bos = 1
     eos = 2
     size = 259
+    file = None
 
     @property
     def fingerprint(self) -> str:

@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import pickle
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -14,8 +17,10 @@ import pytest
 from git_jax.data import pipeline
 from git_jax.data.image import Crop
 from git_jax.data.pipeline import Bad, BadRecords, Batch, Loader, pack
-from git_jax.data.source import BadRecord, Folder, Mixture, Part, Record
+from git_jax.data.scenes import Scenes
+from git_jax.data.source import BadRecord, Folder, Mixture, Part, Record, Tfds
 from git_jax.data.tokenizer import Bytes
+from git_jax.tasks.caption import Caption
 from tests.data.conftest import FolderMaker, Say, colours, encoded
 
 
@@ -48,6 +53,7 @@ class Drawn:
 
 SAY = Say()
 NOW = Loader(text=20, image=Crop(8, (0.6, 1.0)), threads=0)
+NOW_CLIPS = dataclasses.replace(NOW, frames=2)
 
 
 def take(count: int, batches: pipeline.Batches) -> list[Batch]:
@@ -256,6 +262,70 @@ def test_a_folder_feeds_it(folder: FolderMaker) -> None:
     path = folder([{"file_name": f"{i}.png", "text": f"text {i}"} for i in range(5)])
     for batch in train(Folder(str(path)), 3):
         assert said(batch) == [f"text {id.removesuffix('.png')}" for id in batch.ids]
+
+
+def test_a_tfds_set_feeds_it(prepared: Tfds) -> None:
+    loader = dataclasses.replace(NOW, text=40)
+    for batch in train(prepared, 3, loader):
+        assert all(id.startswith("small/train/") for id in batch.ids)
+        assert {one.reason for one in batch.bad} <= {"empty caption"}
+    clips = dataclasses.replace(prepared, image="clip", text="captions/text")
+    (batch,) = train(clips, 1, NOW_CLIPS)
+    assert set(said(batch)) <= {"one", "two"}
+
+
+def test_scenes_pass_through_untouched() -> None:
+    scenes, task = Scenes(size=32), Caption()
+    loader = dataclasses.replace(NOW, text=200, image=Crop(32, (1.0, 1.0)), captions=5)
+    (batch,) = train(scenes, 1, loader, task)
+    for row, id in enumerate(batch.ids):
+        record = scenes[int(id.rpartition("/")[2])]
+        assert record["id"] == id
+        np.testing.assert_array_equal(batch.arrays["frames"][row], record["frames"])
+        assert set(said(batch)[5 * row : 5 * row + 5]) == set(record["texts"])
+
+
+WORKERS = """
+import dataclasses, sys
+from absl import flags
+import numpy as np
+from git_jax.data.image import Crop
+from git_jax.data.pipeline import Loader
+from git_jax.data.scenes import Scenes
+from git_jax.data.tokenizer import Bytes
+from git_jax.tasks.caption import Caption
+
+def main():
+    flags.FLAGS(sys.argv)
+    loader = Loader(text=200, image=Crop(32), threads=1, prefetch=1)
+    found = []
+    for workers in (0, 2):
+        loader = dataclasses.replace(loader, workers=workers)
+        batches = loader.batches(
+            Scenes(size=32), Caption(), Bytes(), batch=2, seed=0, start=3
+        )
+        found.append([next(batches) for _ in range(4)])
+        batches.close()
+    for one, other in zip(*found, strict=True):
+        assert one.ids == other.ids
+        for name in one.arrays:
+            np.testing.assert_array_equal(one.arrays[name], other.arrays[name])
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_processes_change_nothing(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "main.py").write_text(WORKERS)
+    root = str(pathlib.Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "main.py")],
+        env=os.environ | {"PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_waiting_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -295,7 +295,7 @@ class Numbers:
 
 def mixed(weight: float = 3.0) -> Mixture:
     return Mixture(
-        {"a": Numbers(4, "a"), "b": Numbers(6, "b", True)}, dict(a=weight, b=1.0)
+        {"b": Numbers(6, "b", True), "a": Numbers(4, "a")}, dict(a=weight, b=1.0)
     )
 
 

@@ -116,6 +116,15 @@ def test_a_run_rebuilds_it_from_its_directory(
     assert len(pickle.dumps(made)) < 500
 
 
+def test_a_resumed_run_needs_only_its_directory(
+    any_kind: Tokenizer, tmp_path: pathlib.Path
+) -> None:
+    tokenizers.prepare(any_kind, Told(), tmp_path / "run")
+    moved = any_kind.load("/nowhere")
+    again = tokenizers.prepare(moved, Told(), tmp_path / "run")
+    assert again.fingerprint == any_kind.fingerprint
+
+
 def test_fingerprints_tell_them_apart(
     model: SentencePiece, wordpiece: WordPiece
 ) -> None:
