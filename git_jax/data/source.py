@@ -290,6 +290,11 @@ class _Listing:
                 return frozenset(entry.name for entry in entries if entry.is_file())
         except (FileNotFoundError, NotADirectoryError):
             return frozenset()
+        except OSError as error:
+            raise ValueError(
+                f"the folder {directory!r} cannot be listed ({error.strerror}): make "
+                "it readable, or correct file_name"
+            ) from error
 
 
 # TFDS --------------------------------------------------------------------------------

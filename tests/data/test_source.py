@@ -125,6 +125,9 @@ WRONG = {
     r"'sub/\.\./\.\./a.png' leads": b'{"file_name": "sub/../../a.png", "text": "a"}',
     "'/etc/passwd' leads outside": b'{"file_name": "/etc/passwd", "text": "a"}',
     r"'\.' leads outside": b'{"file_name": ".", "text": "a"}',
+    "cannot be listed .File name too long": (
+        b'{"file_name": "' + b"d" * 300 + b'/a.png", "text": "a"}'
+    ),
     "leads outside the folder": b'{"file_name": "a\\u0000", "text": "a"}',
     "neither text nor texts": b'{"file_name": "b.png", "caption": "a"}',
     "neither text": b'{"file_name": "b.png", "texts": []}',
