@@ -11,21 +11,18 @@ one integer, and any number of ranks sees the same global batches, row by row.
 """
 
 import dataclasses
-import functools
-import json
-import math
-import os
-import pathlib
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from git_jax.data import image as pictures
+from git_jax.data.bad_records import Bad, summary
+from git_jax.data.bad_records import BadRecords as BadRecords
+from git_jax.data.order import ENDLESS, Order, generator, order
 from git_jax.data.source import BadRecord, Part, Record, Source, parts
-from git_jax.data.tokenizer import Tokenizer, write
+from git_jax.data.tokenizer import Tokenizer
 
 ATTEMPTS = 100
 """How many records in a row may be unreadable before a batch is given up."""
@@ -57,14 +54,6 @@ class Transform(Protocol):
     def video(
         self, frames: Sequence[np.ndarray], rng: np.random.Generator | None
     ) -> Sequence[np.ndarray]: ...
-
-
-class Bad(NamedTuple):
-    """A record that could not be read and was replaced by another one."""
-
-    id: str
-    reason: str
-    detail: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,95 +143,6 @@ def pack_rows(
     )
 
 
-# The order of records ----------------------------------------------------------------
-
-
-class _Key(np.random.bit_generator.ISeedSequence):
-    """Philox(_Key(a, b)) is Philox(key=(a, b)), but asks for no entropy: 3 x faster."""
-
-    def __init__(self, *key: int):
-        self._key = key
-
-    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
-        assert n_words == len(self._key), n_words
-        return np.array(self._key, dtype)
-
-
-def generator(seed: int, position: int, attempt: int = 0) -> np.random.Generator:
-    """The random numbers of one row; each attempt to fill it has its own."""
-    bits = np.random.Philox(_Key(seed, position))  # type: ignore[arg-type] # a stub's gap
-    return np.random.Generator(bits.jumped(attempt) if attempt else bits)
-
-
-@dataclasses.dataclass(frozen=True)
-class Shuffled:
-    """Endless passes over `size` records, each in an order of its own.
-
-    `self[position]` is the number of a record, from `first` on; there is no list of
-    them. A record is a place (row, column) in a square that holds them all. By turns
-    the row moves by what the column looks up in a random table and the column by what
-    the row looks up. That is a Feistel network: no two records meet. The few places
-    beyond `size` are walked through.
-
-    Grain's own shuffle loses a record of 2^16 + 1, and takes 0.6 ms to find one of 76.
-    """
-
-    size: int
-    seed: int
-    first: int = 0
-
-    def __getitem__(self, position: int) -> int:
-        epoch, index = divmod(position, self.size)
-        rows, columns, tables = _tables(self.size, self.seed, epoch)
-        while True:
-            row, column = divmod(index, columns)
-            for down, along in tables:
-                row = (row + down[column]) % rows
-                column = (column + along[row]) % columns
-            index = row * columns + column
-            if index < self.size:
-                return self.first + index
-
-
-_ENDLESS = 2**62
-
-
-@functools.lru_cache(maxsize=128)
-def _tables(
-    size: int, seed: int, epoch: int
-) -> tuple[int, int, list[tuple[list[int], list[int]]]]:
-    """Rows and columns of the square, and for each of 4 rounds what to look up."""
-    rows = math.isqrt(size - 1) + 1
-    columns = -(-size // rows)
-    rng = generator(seed, epoch)
-    down = rng.integers(rows, size=(4, columns)).tolist()
-    along = rng.integers(columns, size=(4, rows)).tolist()
-    return rows, columns, list(zip(down, along, strict=True))
-
-
-class Order(Protocol):
-    def __getitem__(self, position: int) -> int: ...
-
-
-def order(drawn: Sequence[Part], seed: int) -> Order:
-    """The number of the record at each position, without an end.
-
-    Each part has an order of its own and of those around any position its share.
-    """
-    seeds = np.random.SeedSequence(seed).generate_state(len(drawn))
-    shuffled = [
-        Shuffled(part.size, int(own), part.start)
-        for part, own in zip(drawn, seeds, strict=True)
-    ]
-    if len(shuffled) == 1:
-        return shuffled[0]
-    import grain
-
-    endless = grain.MapDataset.range(_ENDLESS)
-    ordered = [endless.map(one.__getitem__) for one in shuffled]
-    return grain.MapDataset.mix(ordered, [part.weight for part in drawn])
-
-
 # The loader --------------------------------------------------------------------------
 
 
@@ -321,7 +221,7 @@ class Loader:
             batch,
             range(rank * rows, (rank + 1) * rows),
         )
-        return self._ahead(grain.MapDataset.range(start, _ENDLESS).map(make))
+        return self._ahead(grain.MapDataset.range(start, ENDLESS).map(make))
 
     def evaluation(
         self,
@@ -366,7 +266,7 @@ class Loader:
                 bad.append(Bad(error.id, error.reason, error.detail))
         raise ValueError(
             f"none of {count:,} records of the training data can be read: "
-            f"{_summary(bad)}. Repair them, or name other data with --config.data"
+            f"{summary(bad)}. Repair them, or name other data with --config.data"
         )
 
     def _ahead(self, steps: Any) -> Batches:
@@ -501,7 +401,7 @@ class _Training:
             except BadRecord as error:
                 found.append(Bad(error.id, error.reason, error.detail))
         raise ValueError(
-            f"{ATTEMPTS} records in a row cannot be read: {_summary(found)}. Repair or "
+            f"{ATTEMPTS} records in a row cannot be read: {summary(found)}. Repair or "
             "remove them"
         )
 
@@ -567,84 +467,3 @@ class _Evaluation:
                 f"begin: raise --config.loader.text={loader.text}"
             )
         return record, squares, prefix
-
-
-# Bad records -------------------------------------------------------------------------
-
-
-class BadRecords:
-    """Counts the records that were replaced and says when there are too many.
-
-        bad = BadRecords(path, loader.bad_fraction, len(source))
-        bad.resume(step, rows=step * batch)          # what earlier starts have counted
-        bad.add(step, batch.bad, rows=batch)         # after each step
-
-    Every one is a line of the file: {"step", "id", "reason", "detail"}. A run may go on
-    while no more than `fraction` of the rows seen had to be replaced; at its beginning
-    the share is taken of min(population, 10,000) rows, so that one bad record among the
-    first ten ends nothing.
-    """
-
-    def __init__(
-        self, path: str | os.PathLike[str], fraction: float, population: int
-    ) -> None:
-        self._path, self._fraction = pathlib.Path(path), fraction
-        self._least = min(population, 10_000)
-        self._bad, self._rows = list[Bad](), 0
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many were replaced so far, by reason."""
-        return dict(Counter(bad.reason for bad in self._bad))
-
-    def resume(self, step: int, rows: int) -> None:
-        """Takes up the file as it was before `step`, when `rows` rows had been seen.
-
-        Lines of later steps, which will be made again, are removed, and so is a last
-        line that a kill left half written.
-        """
-        kept, self._bad, self._rows = [], [], rows
-        lines = self._path.read_bytes().splitlines() if self._path.exists() else []
-        for line in lines:
-            try:
-                found = json.loads(line)
-            except ValueError:
-                continue
-            if found["step"] < step:
-                kept.append(line + b"\n")
-                self._bad.append(Bad(found["id"], found["reason"], found["detail"]))
-        if len(kept) < len(lines):
-            write(self._path, b"".join(kept))
-
-    def add(self, step: int, bad: Sequence[Bad], rows: int) -> None:
-        """Counts what one batch of `rows` rows replaced. ValueError: it is too much."""
-        self._rows += rows
-        if not bad:
-            return
-        self._bad += bad
-        lines = [json.dumps({"step": step, **one._asdict()}) + "\n" for one in bad]
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write("".join(lines))
-        seen = max(self._rows, self._least)
-        if len(self._bad) > self._fraction * seen:
-            raise ValueError(
-                f"{len(self._bad):,} of {self._rows:,} records could not be read, more "
-                f"than --config.loader.bad_fraction={self._fraction} of {seen:,} rows: "
-                f"{_summary(self._bad)}. Repair or remove them (all are listed in "
-                f"{self._path}), or allow a larger fraction"
-            )
-
-
-def _summary(bad: Sequence[Bad]) -> str:
-    """2 x empty file (a.jpg, b.jpg); 1 x truncated image (c.png: 12 bytes missing)"""
-    reasons = Counter(one.reason for one in bad).most_common()
-    return "; ".join(
-        f"{count} x {reason} ({_some(bad, reason)})" for reason, count in reasons
-    )
-
-
-def _some(bad: Sequence[Bad], reason: str) -> str:
-    chosen = [one for one in bad if one.reason == reason]
-    ids = list(dict.fromkeys(one.id for one in chosen))
-    more = f", and {len(ids) - 3} more" if len(ids) > 3 else ""
-    return ", ".join(ids[:3]) + more + f"; the first: {chosen[0].detail}"

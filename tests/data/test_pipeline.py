@@ -1,7 +1,6 @@
 """Batch s is a function of (config, s); nothing unreadable is lost or goes unseen."""
 
 import dataclasses
-import json
 import os
 import pathlib
 import pickle
@@ -15,10 +14,11 @@ import numpy as np
 import pytest
 
 from git_jax.data import pipeline
+from git_jax.data.bad_records import Bad
 from git_jax.data.image import Crop
-from git_jax.data.pipeline import Bad, BadRecords, Batch, Loader, pack
+from git_jax.data.pipeline import Batch, Loader, pack
 from git_jax.data.scenes import Scenes
-from git_jax.data.source import BadRecord, Folder, Mixture, Part, Record, Tfds
+from git_jax.data.source import BadRecord, Folder, Mixture, Record, Tfds
 from git_jax.data.tokenizer import Bytes
 from git_jax.tasks.caption import Caption
 from tests.data.conftest import FolderMaker, Say, colours, encoded
@@ -105,66 +105,6 @@ def test_rows_are_packed_as_one_by_one() -> None:
     for number, (prefix, suffix) in enumerate(texts):
         for array, one in zip(rows, pack(prefix, suffix, 6, Bytes()), strict=True):
             np.testing.assert_array_equal(array[number], one)
-
-
-# The order ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [1, 7, 100])
-def test_each_pass_has_every_record_once_in_a_new_order(size: int) -> None:
-    order = pipeline.order([Part(0, size, 1.0)], seed=5)
-    passes = [[order[p * size + i] for i in range(size)] for p in range(4)]
-    for one in passes:
-        assert sorted(one) == list(range(size))
-    assert len({tuple(one) for one in passes}) == (1 if size == 1 else 4)
-
-
-def test_a_large_source_has_no_list_of_its_records() -> None:
-    order = pipeline.order([Part(3, 10**9, 1.0)], seed=5)
-    found = {order[i] for i in range(500)} | {order[10**9 + i] for i in range(500)}
-    assert len(found) == 1000 and min(found) >= 3 and max(found) > 9 * 10**8
-
-
-@pytest.mark.parametrize("size", [2, 3, 63, 64, 65, 2**16 - 1, 2**16, 2**16 + 1])
-def test_a_pass_is_complete_at_any_size(size: int) -> None:
-    shuffled = pipeline.Shuffled(size, seed=5)
-    for epoch in (0, 3) if size < 1000 else (1,):
-        found = [shuffled[epoch * size + i] for i in range(size)]
-        assert sorted(found) == list(range(size))
-
-
-def test_every_order_is_as_likely() -> None:
-    orders = Counter(
-        tuple(pipeline.Shuffled(4, seed)[i] for i in range(4)) for seed in range(2400)
-    )
-    assert len(orders) == 24
-    assert sum((count - 100) ** 2 / 100 for count in orders.values()) < 50  # chi2, 23
-    size = 60
-    places = np.array(
-        [[pipeline.Shuffled(size, seed)[i] for i in range(size)] for seed in range(200)]
-    )
-    assert abs((places == np.arange(size)).sum(axis=1).mean() - 1) < 0.3
-    assert abs((np.diff(places) == 1).mean() * size - 1) < 0.3
-
-
-def test_parts_are_drawn_by_weight_each_in_passes_of_its_own() -> None:
-    order = pipeline.order([Part(0, 4, 3.0), Part(4, 5, 1.0)], seed=0)
-    found = [order[i] for i in range(80)]
-    for start in range(0, 80, 4):
-        assert sum(i < 4 for i in found[start : start + 4]) == 3
-    for part in ([i for i in found if i < 4], [i for i in found if i >= 4]):
-        assert len(set(Counter(part).values())) == 1  # each as often as the others
-
-
-def test_generators_are_keyed_by_seed_position_and_attempt() -> None:
-    keys = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (2**31, 2**40, 3)]
-    drawn = [tuple(pipeline.generator(*key).integers(2**60, size=4)) for key in keys]
-    assert len(set(drawn)) == len(keys)
-    assert drawn == [
-        tuple(pipeline.generator(*k).integers(2**60, size=4)) for k in keys
-    ]
-    plain = np.random.Generator(np.random.Philox(key=[1, 0])).integers(2**60, size=4)
-    assert drawn[1] == tuple(plain)
 
 
 # Batches -----------------------------------------------------------------------------
@@ -468,75 +408,6 @@ def test_one_readable_record_is_enough_to_begin() -> None:
     asked = list[int]()
     NOW.refuse_unreadable(Counting(1000), Say(), Bytes())
     assert len(asked) == 1
-
-
-ODD = [Bad("a", "odd", "a is odd")]
-
-
-def test_too_many_bad_records_end_the_run(tmp_path: pathlib.Path) -> None:
-    bad = BadRecords(tmp_path / "bad.jsonl", 0.01, 10**6)
-    bad.add(1, ODD * 100, 64)  # 1 % of the first 10,000, whatever was seen
-    with pytest.raises(ValueError) as caught:
-        bad.add(2, [Bad("b", "worse", "far")], 64)
-    message = str(caught.value)
-    assert message.startswith(
-        "101 of 128 records could not be read, more than --config"
-    )
-    assert "loader.bad_fraction=0.01 of 10,000 rows" in message
-    assert (
-        "100 x odd (a; the first: a is odd); 1 x worse (b; the first: far)" in message
-    )
-    assert "bad.jsonl" in message
-    assert bad.counts == {"odd": 100, "worse": 1}
-
-
-def test_the_fraction_is_of_the_rows_seen(tmp_path: pathlib.Path) -> None:
-    bad = BadRecords(tmp_path / "bad.jsonl", 0.1, population=20)
-    bad.add(1, ODD * 2, 8)
-    with pytest.raises(ValueError, match="3 of 16"):
-        bad.add(2, ODD, 8)
-    bad = BadRecords(tmp_path / "bad.jsonl", 0.1, population=20)
-    bad.add(1, [], 1000)
-    bad.add(2, ODD * 100, 8)
-    with pytest.raises(ValueError):
-        bad.add(3, ODD, 1)
-    with pytest.raises(ValueError):
-        BadRecords(tmp_path / "bad.jsonl", 0.0, 10**6).add(1, ODD, 8)
-    BadRecords(tmp_path / "bad.jsonl", 1.0, 1).add(1, ODD * 8, 8)
-
-
-def test_each_bad_record_is_a_line(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "bad.jsonl"
-    bad = BadRecords(path, 1.0, 100)
-    bad.add(1, [], 4)
-    assert not path.exists()
-    bad.add(2, ODD, 4)
-    bad.add(5, [Bad("ü", "worse", "☃")], 4)
-    assert [json.loads(line) for line in path.read_text("utf-8").splitlines()] == [
-        {"step": 2, "id": "a", "reason": "odd", "detail": "a is odd"},
-        {"step": 5, "id": "ü", "reason": "worse", "detail": "☃"},
-    ]
-
-
-def test_a_resumed_count_is_that_of_a_run_never_stopped(tmp_path: pathlib.Path) -> None:
-    steps = [ODD * (step % 3) for step in range(12)]
-    whole = BadRecords(tmp_path / "whole", 1.0, 10)
-    for step, bad in enumerate(steps):
-        whole.add(step, bad, 4)
-    killed = BadRecords(tmp_path / "killed", 1.0, 10)
-    for step in range(9):
-        killed.add(step, steps[step], 4)
-    with open(tmp_path / "killed", "a") as file:
-        file.write('{"step": 9, "id": "half a li')
-    again = BadRecords(tmp_path / "killed", 1.0, 10)
-    again.resume(5, rows=20)
-    for step in range(5, 12):
-        again.add(step, steps[step], 4)
-    assert again.counts == whole.counts
-    assert (tmp_path / "killed").read_bytes() == (tmp_path / "whole").read_bytes()
-    fresh = BadRecords(tmp_path / "none", 1.0, 10)
-    fresh.resume(0, rows=0)
-    assert fresh.counts == {} and not (tmp_path / "none").exists()
 
 
 # Evaluation --------------------------------------------------------------------------
