@@ -310,10 +310,12 @@ class Tfds(Lazy):
     part   a split or a slice of one: "train", "validation[:500]"
     image  the feature that holds the picture, or a sequence of them, which is a clip
     text   the feature that holds the text or texts; "captions/text" is inside another
+    id     the feature, a text or a number, that no two records share; without one the
+           id of a record is "name/part/index"
 
     Pictures stay encoded, those of a clip TFDS decodes; the other features are handed
-    on with the record. The id is "name/part/index". The set must have been prepared as
-    array_record, whose records can be read in any order; its code is not needed.
+    on with the record. The set must have been prepared as array_record, whose records
+    can be read in any order; its code is not needed.
 
     Raises ValueError where there is no such set, split or feature, or where its files
     cannot be read in any order.
@@ -324,6 +326,7 @@ class Tfds(Lazy):
     part: str = "train"
     image: str = "image"
     text: str = "caption"
+    id: str | None = None
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -346,6 +349,9 @@ class Tfds(Lazy):
             features = dict(self._records[index])
         except Exception as error:  # array_record, protobuf and Pillow have their own
             raise BadRecord(id, "unreadable record", str(error)) from error
+        if self.id is not None:
+            own = _feature(features, self.id)
+            id = own.decode(errors="replace") if isinstance(own, bytes) else str(own)
         picture = _feature(features, self.image)
         frames = list(picture) if isinstance(picture, list | tuple) else [picture]
         return features | {
@@ -405,12 +411,16 @@ class Tfds(Lazy):
 
         self._split()
         features = self._builder.info.features
-        kinds = {"image": tfds.features.Image, "text": tfds.features.Text}
+        kinds = {
+            "image": tfds.features.Image,
+            "text": tfds.features.Text,
+            "id": tfds.features.Tensor,  # numbers and texts
+        }
         for field, kind in kinds.items():
-            legal = list(_named(features, kind))
-            if getattr(self, field) not in legal:
+            name, legal = getattr(self, field), list(_named(features, kind))
+            if name is not None and name not in legal:
                 raise ValueError(
-                    f"--config.data.{field}={getattr(self, field)!r} is no {field} of "
+                    f"--config.data.{field}={name!r} is no {field} of "
                     f"{self._builder.name}: it has {', '.join(legal) or 'none'}"
                 )
         decoders = _undecoded(features)

@@ -111,6 +111,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Tfds:
                     "caption": feature.Text(),
                     "captions": feature.Sequence({"text": feature.Text()}),
                     "label": feature.ClassLabel(num_classes=3),
+                    "number": np.int64,
                 }
             )
             return tfds.core.DatasetInfo(builder=self, features=features)
@@ -131,6 +132,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Tfds:
                         "caption": f"the über picture {number}" if number else "  ",
                         "captions": [{"text": t} for t in ("one", "two")[:number]],
                         "label": number % 3,
+                        "number": number,
                     },
                 )
 

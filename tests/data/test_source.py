@@ -244,6 +244,20 @@ def test_tfds_is_found_by_its_name_and_cut_by_its_split(prepared: Tfds) -> None:
     assert again[1]["texts"] == named[1]["texts"]
 
 
+def test_tfds_records_may_bring_their_ids(prepared: Tfds) -> None:
+    named = dataclasses.replace(prepared, text="captions/text", id="number")
+    assert {_id(named, index) for index in range(6)} == set("012345")
+    spoken = dataclasses.replace(named, id="caption").split("test")
+    assert "the über picture 1" in [_id(spoken, index) for index in range(3)]
+
+
+def _id(records: Source, index: int) -> str:
+    try:
+        return records[index]["id"]
+    except BadRecord as error:
+        return error.id
+
+
 def test_tfds_mistakes_are_named(prepared: Tfds, tmp_path: pathlib.Path) -> None:
     def refused(match: str, **fields: Any) -> None:
         with pytest.raises(ValueError, match=match):
@@ -255,6 +269,7 @@ def test_tfds_mistakes_are_named(prepared: Tfds, tmp_path: pathlib.Path) -> None
     refused(r"small has no split 'val': it has train, test, and slices", part="val")
     refused("no split 'train.:x.'", part="train[:x]")
     refused("image='label' is no image of small: it has .*clip", image="label")
+    refused("id='key' is no id of small: it has .*number", id="key")
     refused("text='title' is no text of small: it has .*captions/text", text="title")
     with pytest.raises(ValueError, match="no split 'val'"):
         prepared.split("val")
