@@ -344,7 +344,9 @@ class _LiveLine:
         self._progress.update(self._task, completed=pace.step, description=pace.words())
 
     def message(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False)
+        self._progress.console.print(
+            text, markup=False, highlight=False, soft_wrap=True
+        )
 
     def close(self, pace: _Pace) -> None:
         self._progress.stop()

@@ -9,6 +9,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 install_check
 cd "$root"
-"$venv/bin/ruff" check .
-"$venv/bin/mypy"
-exec "$venv/bin/python" -m pytest "$@"
+# All three speak, whichever fails.
+status=0
+"$venv/bin/ruff" check . || status=1
+"$venv/bin/mypy" || status=1
+"$venv/bin/python" -m pytest "$@" || status=1
+exit $status
