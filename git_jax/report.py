@@ -13,8 +13,6 @@ made of what lies in the run's directory, and whatever is missing yet is said to
 import base64
 import io
 import json
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,14 +21,11 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from git_jax import command
+from git_jax import command, gallery
 from git_jax.chart import Curve, draw, smoothed
 from git_jax.log import clock, rows
 from git_jax.markup import Content, Markup, element, join
 
-STORIES = 6  # pictures whose captions are followed through the run
-MOMENTS = 6  # captions shown of each
-CARDS = 4  # pictures in each part of the gallery
 TIMES_SHUFFLED = 1.5  # a score below so many times the control's gets a warning
 TINY = 96  # pixels up to which a picture is kept exact and shown with its pixels
 
@@ -107,8 +102,9 @@ def page(directory: Path) -> Markup:
         "body",
         element("header", element("div", "git_jax", class_="kicker"),
                 element("h1", name), _facts(config, metrics, environment)),
-        element("main", _scores(scores), _curves(metrics), _stories(samples),
-                _gallery(predictions), _config(config), _environment(environment)),
+        element("main", _scores(scores), _curves(metrics),
+                _pictures(samples, predictions), _config(config),
+                _environment(environment)),
         element("footer", "Made of the files beside it by ",
                 element("code", f"python -m git_jax.report --run={directory}")),
     )  # fmt: skip
@@ -279,96 +275,25 @@ def _curves(metrics: Sequence[Mapping[str, Any]]) -> Markup:
     )
 
 
-def _stories(samples: Sequence[Mapping[str, Any]]) -> Markup:
-    told: dict[str, dict[int, Mapping[str, Any]]] = {}
-    for row in samples:
-        told.setdefault(str(row["id"]), {})[int(row["step"])] = row
-    cards = [_story(moments) for moments in list(told.values())[:STORIES]]
-    return _section(
-        "Captions becoming true",
-        "What it said of the same few pictures on its way. Coloured words are in "
-        "what a person said of the picture, too.",
-        element("div", *cards, class_="stories")
-        if cards
-        else _none("No samples were taken yet."),
-    )
-
-
-def _story(moments: Mapping[int, Mapping[str, Any]]) -> Markup:
-    steps = sorted(moments)
-    chosen = _spread(steps, MOMENTS)
-    last = moments[steps[-1]]
-    picture = next(
-        (_picture(row) for row in moments.values() if row.get("picture")), None
-    )
-    lines = [
-        element(
-            "li",
-            element("span", f"{step:,}"),
-            _marked(
-                moments[step]["caption"],
-                [last["reference"]],
-                class_="last" if step == steps[-1] else None,
-            ),
-        )  # fmt: skip
-        for step in chosen
-    ]
-    return element(
-        "article",
-        picture,
-        element("ol", *lines),
-        element("p", "A person: ", last["reference"], class_="reference"),
-        class_="story" if picture else "story blind",
-    )
-
-
-def _gallery(predictions: Mapping[str, Sequence[Mapping[str, Any]]]) -> Markup:
-    parts: list[Markup] = []
-    for split, all_of_them in predictions.items():
-        for label, found in choose(all_of_them).items():
-            parts += [
-                element("h3", split, element("span", label)),
-                element("div", *map(_card, found), class_="gallery"),
-            ]
-    return _section(
-        "Pictures and what it says of them",
-        f"Chosen by rule, not by eye: of the pictures kept of each split, in the "
-        f"order of their CIDEr-D, the {CARDS} best, the {CARDS} in the middle and "
-        f"the {CARDS} worst. Coloured words are in one of the references, below.",
-        parts or _none("There are no predictions yet."),
-    )
-
-
-def choose(found: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """The best, the typical and the worst of the rows that have a picture.
-
-    Rows without a picture stand in only where no row has one; ties go by id, and too
-    few rows are shown as one part.
-    """
-    pictured = [row for row in found if row.get("picture")] or found
-    ordered = sorted(pictured, key=lambda row: (-_score(row), str(row["id"])))
-    if len(ordered) < 3 * CARDS:
-        return {f"all {len(ordered)}": ordered} if ordered else {}
-    middle = (len(ordered) - CARDS) // 2
-    return {
-        "the best": ordered[:CARDS],
-        "the middle": ordered[middle : middle + CARDS],
-        "the worst": ordered[-CARDS:],
-    }
-
-
-def _card(row: Mapping[str, Any]) -> Markup:
-    references = [element("li", text) for text in row["references"]]
-    score = f"CIDEr-D {row['CIDEr']:.2f}" if "CIDEr" in row else None
-    return element(
-        "article",
-        _picture(row),
-        _marked(row["caption"] or "(nothing)", row["references"], name="p"),
-        element(
-            "div", element("span", score), element("span", row["id"]), class_="score"
+def _pictures(
+    samples: Sequence[Mapping[str, Any]],
+    predictions: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> Markup:
+    cards = gallery.CARDS
+    return join(
+        _section(
+            "Captions becoming true",
+            "What it said of the same few pictures on its way. Coloured words are in "
+            "what a person said of the picture, too.",
+            gallery.stories(samples) or _none("No samples were taken yet."),
         ),
-        element("ul", *references),
-        class_="card",
+        _section(
+            "Pictures and what it says of them",
+            "Chosen by rule, not by eye: of the pictures kept of each split, in the "
+            f"order of their CIDEr-D, the {cards} best, the {cards} in the middle and "
+            f"the {cards} worst. Coloured words are in one of the references, below.",
+            gallery.gallery(predictions) or _none("There are no predictions yet."),
+        ),
     )
 
 
@@ -431,46 +356,6 @@ def _section(title: str, words: str, *content: Content) -> Markup:
 
 def _none(words: str) -> Markup:
     return element("div", words, class_="none")
-
-
-def _picture(row: Mapping[str, Any]) -> Markup | None:
-    source = row.get("picture")
-    if not isinstance(source, str) or not source.startswith("data:image/"):
-        return None  # a page that needs no network fetches nothing
-    tiny = " tiny" if source.startswith("data:image/png") else ""
-    return element("img", src=source, alt=str(row["id"]), class_=f"picture{tiny}")
-
-
-def _marked(
-    text: str, references: Sequence[str], name: str = "span", class_: str | None = None
-) -> Markup:
-    """The text, with the words that a reference has too set apart.
-
-    A word counts as often as one reference has it: "a a a" against "a dog and a cat"
-    is true twice.
-    """
-    left: Counter[str] = Counter()
-    for reference in references:
-        left |= Counter(re.findall(r"\w+", reference.lower()))
-    parts: list[Content] = []
-    for part in re.split(r"(\w+)", text):
-        true = left[part.lower()] > 0
-        left[part.lower()] -= true
-        parts.append(element("span", part, class_="true") if true else part)
-    return element(name, *parts, class_=class_)
-
-
-def _spread(items: Sequence[int], count: int) -> list[int]:
-    """The first and the last and evenly between them: early steps change most, so the
-    places are even in the square root."""
-    if len(items) <= count:
-        return list(items)
-    places = (np.linspace(0, 1, count) ** 2 * (len(items) - 1)).round().astype(int)
-    return [items[place] for place in sorted(set(places.tolist()))]
-
-
-def _score(row: Mapping[str, Any]) -> float:
-    return float(row.get("CIDEr", 0.0))
 
 
 def _column(metrics: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:

@@ -20,7 +20,9 @@ ROOT = Path(__file__).parents[1]
 FLOOR = {
     **dict.fromkeys(("train", "evaluate", "caption", "match", "plan", "benchmark"), 4),
     **dict.fromkeys(("annotation", "node", "config", "command", "convert"), 3),
-    **dict.fromkeys(("checkpoint", "run", "log", "report", "chart", "markup"), 3),
+    **dict.fromkeys(
+        ("checkpoint", "run", "log", "report", "chart", "gallery", "markup"), 3
+    ),
     **dict.fromkeys(("models", "vision"), 2),
     **dict.fromkeys(("nn", "losses", "optim", "sharding", "decode"), 1),
     **dict.fromkeys(("tree", "data", "tasks"), 0),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from git_jax import chart, markup, report
+from git_jax import chart, gallery, markup, report
 
 PICTURE = report.data_uri(np.full((4, 4, 3), 200, np.uint8))
 HOSTILE = "<script>alert('&')</script>"
@@ -168,7 +168,7 @@ def test_runs_of_any_length_are_drawn(tmp_path, count):
 
 def test_the_gallery_is_chosen_by_rule():
     rows = [prediction(i) for i in range(20)]
-    chosen = report.choose(rows[::-1])
+    chosen = gallery.choose(rows[::-1])
     assert [[row["CIDEr"] for row in part] for part in chosen.values()] == [
         [19, 18, 17, 16],
         [11, 10, 9, 8],
@@ -177,12 +177,12 @@ def test_the_gallery_is_chosen_by_rule():
     pictured = [
         prediction(i) if i < 3 else prediction(i, picture=None) for i in range(20)
     ]
-    assert [len(part) for part in report.choose(pictured).values()] == [3]
-    assert report.choose([]) == {}
+    assert [len(part) for part in gallery.choose(pictured).values()] == [3]
+    assert gallery.choose([]) == {}
 
 
 def test_a_word_is_true_as_often_as_a_reference_has_it():
-    marked = report._marked("A a a dog!", ["a dog and a cat"])
+    marked = gallery._marked("A a a dog!", ["a dog and a cat"])
     assert marked.count('class="true"') == 3
     assert marked.count('<span class="true">A</span>') == 1
 
