@@ -12,7 +12,7 @@ alone, so that any split into microbatches gives the gradient of the whole batch
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from git_jax.nn import embed
 Scalar = Float[Array, ""]
 
 
+@runtime_checkable
 class Loss(Protocol):
     """What the training step asks of a loss."""
 
@@ -91,3 +92,22 @@ def smoothing_entropy(smoothing: float, vocabulary: int) -> Scalar:
     parts = jnp.array([1 - smoothing] + [other] * (smoothing > 0))
     count = jnp.array([1] + [vocabulary - 1] * (smoothing > 0))
     return -(count * parts * jnp.log(parts)).sum()
+
+
+def total(
+    parts: Mapping[str, Loss],
+    outputs: Mapping[str, Any],
+    batch: Mapping[str, Array],
+    weights: Mapping[str, Scalar],
+) -> tuple[Scalar, dict[str, Scalar]]:
+    """The sum of the means of all losses, and each one's metrics under its name.
+
+    `weights` are those of the whole batch, of which this one may be a part.
+    """
+    metrics = {
+        f"{name}_{key}": value / jnp.maximum(weights[name], 1)
+        for name, loss in parts.items()
+        for key, value in loss.total(outputs, batch).items()
+    }
+    mean = sum((metrics[f"{name}_loss"] for name in parts), start=jnp.float32(0))
+    return mean, {"loss": mean} | metrics

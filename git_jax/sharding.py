@@ -91,29 +91,22 @@ class Layout:
         return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def partition(letters: str) -> PartitionSpec:
-    """`"B T D"` to the mesh axes of each dimension, for activations.
+def constrain(x: jax.Array, letters: str) -> jax.Array:
+    """Tells the compiler where the dimensions of an activation lie, inside a mesh.
 
     Widths of activations are whole on every device: `D` is split in parameters only.
+    An array too small to be split, as the one row with which a layer is initialised, is
+    left to the compiler.
     """
-    return PartitionSpec(
-        *(PLACEMENT.get(letter) if letter != "D" else None for letter in letters.split())
-    )
-
-
-def constrain(x: jax.Array, letters: str) -> jax.Array:
-    """Tells the compiler where the dimensions of an activation lie, inside a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return x
-    spec = partition(letters)
-    if any(
-        x.shape[i] % math.prod(mesh.shape[axis] for axis in axes)
-        for i, axes in enumerate(spec)
-        if axes
-    ):
-        return x
-    return jax.lax.with_sharding_constraint(x, spec)
+    whole = {**PLACEMENT, "D": ()}
+    axes = [whole.get(letter, ()) for letter in letters.split()]
+    for size, split in zip(x.shape, axes, strict=True):
+        if size % math.prod(mesh.shape[axis] for axis in split):
+            return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))
 
 
 def rows(mesh: Mesh) -> NamedSharding:
@@ -176,6 +169,6 @@ def _check_divides(
         if size % mesh.shape[axis]:
             fits = [n for n in range(1, mesh.size + 1) if size % n == 0]
             raise ValueError(
-                f"mesh.{axis}={mesh.shape[axis]} does not divide the {letter} dimension "
-                f"of {name}, which is {size}; {axis} can be {', '.join(map(str, fits))}"
+                f"mesh.{axis}={mesh.shape[axis]} does not divide dimension {letter} of "
+                f"{name}, which is {size}; {axis} can be {', '.join(map(str, fits))}"
             )

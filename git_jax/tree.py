@@ -1,4 +1,4 @@
-"""Trees of arrays by the names of their leaves: `decoder/layers/attention/key/kernel`."""
+"""Trees of arrays by the names of their leaves: `decoder/layers/ffn/up/kernel`."""
 
 import re
 from collections.abc import Callable
@@ -36,15 +36,16 @@ def select(patterns: tuple[str, ...], tree: Any) -> Any:
     """
     every = names(tree)
     for pattern in patterns:
-        if not any(_matches(pattern, name) for name in every):
+        if not any(matches(pattern, name) for name in every):
             tops = sorted({"/".join(name.split("/")[:2]) for name in every})
             raise ValueError(
                 f"no parameter is named {pattern!r}; names begin with {', '.join(tops)}"
             )
     return map_named(
-        lambda name, _: any(_matches(pattern, name) for pattern in patterns), tree
+        lambda name, _: any(matches(pattern, name) for pattern in patterns), tree
     )
 
 
-def _matches(pattern: str, name: str) -> bool:
+def matches(pattern: str, name: str) -> bool:
+    """Whether a regular expression fits the beginning of a name, up to a `/`."""
     return re.match(rf"(?:{pattern})(?:/|$)", name) is not None

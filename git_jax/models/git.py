@@ -1,12 +1,15 @@
 """GIT: A Generative Image-to-text Transformer for Vision and Language (2205.14100)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from git_jax import sharding
+from git_jax.decode.search import Decoded, Search
 from git_jax.nn import embed, mask
 from git_jax.nn.transformer import Cache, LayerNorm, Linear, Memory, Stack
 
@@ -45,7 +48,7 @@ class Git(nn.Module):
             shape = (self.frames, self.encoder.width)
             self.temporal = self.param("temporal", nn.initializers.zeros, shape)
 
-    def __call__(self, batch: dict[str, Array]) -> dict[str, Any]:
+    def __call__(self, batch: Mapping[str, Array]) -> dict[str, Any]:
         """Reads pictures and the texts behind them, all positions at once.
 
         Args:
@@ -63,7 +66,7 @@ class Git(nn.Module):
         )
         return {"text": text, "head": self.embed.head()}
 
-    def by_levels(self, batch: dict[str, Array]) -> dict[str, Any]:
+    def by_levels(self, batch: Mapping[str, Array]) -> dict[str, Any]:
         """`__call__` in one sequence under the square mask by levels.
 
         The definition that the fast path is held equal to. Each picture has one text.
@@ -131,9 +134,7 @@ class Git(nn.Module):
         """
         position = cache.length[:, None] + jnp.arange(tokens.shape[1])
         x = self.embed(tokens, position, dtype=self.dtype)
-        x, cache = self.decoder.extend(
-            x, memory, cache, valid, prefix_mask=image_mask
-        )
+        x, cache = self.decoder.extend(x, memory, cache, valid, prefix_mask=image_mask)
         last = valid.sum(axis=1, keepdims=True)[..., None] - 1
         x = jnp.take_along_axis(x, last, axis=1)[:, 0]
         return embed.logits(x, self.embed.head()), cache
@@ -146,3 +147,48 @@ class Git(nn.Module):
                 f"{self.embed.positions} positions; ask for fewer tokens"
             )
         return self.decoder.empty_cache(rows, size, self.dtype)
+
+
+def generate(
+    model: Git,
+    params: Any,
+    search: Search,
+    batch: Mapping[str, Array],
+    *,
+    eos: int,
+    pad: int,
+    key: Array | None = None,
+) -> Decoded:
+    """Texts for pictures: the prefix is read at once, then the search writes on.
+
+    Args:
+        batch: `frames`, `frame_valid` for clips of unequal length, and prefixes:
+            `tokens` `[R P]` with padding behind each, and `prefix_length` `[R]`, both
+            with the begin token.
+    """
+    variables = {"params": params}
+    memory, image_mask = model.apply(
+        variables, batch["frames"], batch.get("frame_valid"), method="remember"
+    )
+    tokens, length = batch["tokens"], batch["prefix_length"]
+    rows, size = tokens.shape
+
+    def extend(tokens: Array, valid: Array, cache: Cache) -> tuple[Array, Cache]:
+        found: Any = model.apply(
+            variables, tokens, valid, cache, memory, image_mask, method="extend"
+        )
+        return found
+
+    def step(tokens: Array, cache: Cache) -> tuple[Array, Cache]:
+        return extend(tokens[:, None], jnp.ones((len(tokens), 1), bool), cache)
+
+    cache = model.start(rows, size + search.max_tokens)
+    valid = jnp.arange(size) < length[:, None]
+    logits, cache = extend(tokens, valid, cache)
+    return search(step, take, cache, logits, length, eos=eos, pad=pad, key=key)
+
+
+def take(cache: Cache, rows: Int[Array, " R"]) -> Cache:
+    """The given rows of a cache; memories of pictures are shared and stay."""
+    memory = jax.tree.map(lambda leaf: leaf[:, rows], cache.memory)
+    return Cache(memory, cache.length[rows])

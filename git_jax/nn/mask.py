@@ -22,9 +22,9 @@ def git_levels(image: int, text: int) -> Int[Array, " L"]:
 
 
 def from_levels(
-    level: Int[Array, "B L"],
-    valid: Bool[Array, "B L"] | None = None,
-    segment: Int[Array, "B L"] | None = None,
+    level: Int[Array, "#B L"],
+    valid: Bool[Array, "#B L"] | None = None,
+    segment: Int[Array, "#B L"] | None = None,
 ) -> Bool[Array, "B 1 L L"]:
     """The square mask of a level per token; `B` may be 1 and is broadcast.
 

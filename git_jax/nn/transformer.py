@@ -14,6 +14,7 @@ given a `dropout` key.
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -119,9 +120,7 @@ class Dropout(nn.Module):
         return nn.Dropout(self.rate)(x, deterministic=not self.has_rng("dropout"))
 
 
-def _logits(
-    query: Float[Array, "R T H K"], seen: Seen
-) -> Float[Array, "R H T S"]:
+def _logits(query: Float[Array, "R T H K"], seen: Seen) -> Float[Array, "R H T S"]:
     rows, length, heads, width = query.shape
     keys, mask = seen.memory.keys, seen.mask
     group = rows // keys.shape[0]
@@ -334,7 +333,7 @@ class Stack(nn.Module):
 
     def _scanned(self) -> dict[str, Any]:
         """What each layer is given: its parameters and, in training, its key."""
-        scanned = {"params": self.layers}
+        scanned: dict[str, Any] = {"params": self.layers}
         if self.has_rng("dropout") and (self.dropout or self.attention_dropout):
             key = self.make_rng("dropout")
             scanned["dropout"] = jax.random.split(key, self.depth)
@@ -353,7 +352,7 @@ class Stack(nn.Module):
             return jax.lax.scan(body, carry, scanned)
         outputs = []
         for i in range(depth):
-            carry, output = body(carry, jax.tree.map(lambda leaf: leaf[i], scanned))
+            carry, output = body(carry, jax.tree.map(itemgetter(i), scanned))
             outputs.append(output)
         return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
 
@@ -421,8 +420,9 @@ class Stack(nn.Module):
         first, last = _split_last(self._scanned())
         prefix, memory = self._loop(body, prefix, first)
         top = self._apply(last, prefix, method="remember")
-        return jax.tree.map(lambda low, high: jnp.concatenate([low, high[None]]),
-                            memory, top)
+        return jax.tree.map(
+            lambda low, high: jnp.concatenate([low, high[None]]), memory, top
+        )
 
     def extend(
         self,
@@ -450,7 +450,8 @@ class Stack(nn.Module):
             new = self._apply(layer, x, method="remember")
             own = jax.tree.map(
                 lambda held, more: held.at[rows, position].set(more, mode="drop"),
-                own, new,
+                own,
+                new,
             )
             seen = [Seen(before, prefix_mask), Seen(own, mask)]
             return self._apply(layer, x, seen, method="__call__"), own

@@ -1,0 +1,165 @@
+"""Checkpoints with Orbax: written in the background, whole or not at all.
+
+A checkpoint is a folder named by its step that holds the training state and the
+config it was made with. It can be restored onto any mesh. A save that is cut off leaves
+a folder under a temporary name, which is never read.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh
+
+from git_jax import sharding, tree
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """When checkpoints are written and which are kept.
+
+    Args:
+        every: steps between two checkpoints; the last step always has one.
+        keep: how many of the newest stay.
+        keep_period: those at multiples of this step stay for ever; None keeps none.
+    """
+
+    every: int = 1000
+    keep: int = 2
+    keep_period: int | None = None
+
+    def open(self, directory: Path) -> "Store":
+        """The store of a run, made where there is none."""
+        if self.every < 1 or self.keep < 1:
+            raise ValueError(
+                f"checkpoint.every={self.every} and checkpoint.keep={self.keep} must "
+                f"be at least 1"
+            )
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=self.keep, keep_period=self.keep_period
+        )
+        return Store(directory, self.every, options)
+
+
+class Store:
+    """The checkpoints of one run, one for `every` so many steps."""
+
+    def __init__(
+        self, directory: Path, every: int, options: ocp.CheckpointManagerOptions
+    ) -> None:
+        self.directory, self.every = directory.absolute(), every
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.close()
+
+    def latest(self) -> int | None:
+        """The step of the newest whole checkpoint."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any, about: dict[str, Any]) -> None:
+        """Starts writing; returns as soon as the state may be changed."""
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
+            ),
+        )
+
+    def wait(self) -> None:
+        """Returns when everything that `save` started is on the disk."""
+        self._manager.wait_until_finished()
+
+    def restore(self, step: int, like: Any) -> Any:
+        """The state of a step, on the shardings of `like` (shapes are enough).
+
+        Raises:
+            ValueError: the checkpoint is damaged or has other arrays than `like`.
+        """
+        where = self.directory / str(step) / "state"
+        require_same_shapes(str(where), self._metadata(step), like)
+        try:
+            restored = self._manager.restore(
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
+            )
+        except Exception as error:
+            raise ValueError(self._damaged(step, error)) from error
+        return restored.state
+
+    def restore_part(self, step: int, part: str, mesh: Mesh) -> Any:
+        """One field of the state, such as `params`, on a mesh; the rest is not read."""
+        shapes = self._metadata(step)[part]
+        like = jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=place
+            ),
+            shapes,
+            sharding.parameters(shapes, mesh),
+        )
+        arguments = ocp.checkpoint_utils.construct_restore_args({part: like})
+        try:
+            with ocp.PyTreeCheckpointer() as reader:
+                restored = reader.restore(
+                    self.directory / str(step) / "state",
+                    args=ocp.args.PyTreeRestore(
+                        item={part: like}, restore_args=arguments, partial_restore=True
+                    ),
+                )
+        except Exception as error:
+            raise ValueError(self._damaged(step, error)) from error
+        return restored[part]
+
+    def about(self, step: int) -> dict[str, Any]:
+        """What was kept beside the state: config and fingerprint of the tokenizer."""
+        try:
+            restored = self._manager.restore(
+                step, args=ocp.args.Composite(about=ocp.args.JsonRestore())
+            )
+        except Exception as error:
+            raise ValueError(self._damaged(step, error)) from error
+        return restored.about
+
+    def parts(self, step: int) -> set[str]:
+        """The fields of the saved state that hold arrays."""
+        held = self._metadata(step)
+        return {name for name, part in held.items() if jax.tree.leaves(part)}
+
+    def _metadata(self, step: int) -> dict[str, Any]:
+        """Shape and type of every array of the saved state, as it is nested."""
+        try:
+            found = dict(self._manager.item_metadata(step).state)
+        except Exception as error:
+            raise ValueError(self._damaged(step, error)) from error
+        return found
+
+    def _damaged(self, step: int, error: Exception) -> str:
+        others = [s for s in self._manager.all_steps() if s != step]
+        where = self.directory / str(step)
+        way = (
+            f"remove that folder to go on from step {max(others)}"
+            if others
+            else "there is no other checkpoint: remove the folder to start again"
+        )
+        reason = " ".join(str(error).split())[:200]
+        return f"the checkpoint {where} cannot be read ({reason}); {way}"
+
+
+def require_same_shapes(where: str, held: Any, like: Any) -> None:
+    """ValueError naming the first array that two trees do not share."""
+    have, want = _shapes(held), _shapes(like)
+    for name in sorted(have.keys() | want.keys()):
+        if have.get(name) != want.get(name):
+            raise ValueError(
+                f"{where}: {name} is {have.get(name, 'absent')} there and "
+                f"{want.get(name, 'absent')} in the model of the config"
+            )
+
+
+def _shapes(arrays: Any) -> dict[str, tuple[int, ...]]:
+    shapes = [tuple(leaf.shape) for leaf in jax.tree.leaves(arrays)]
+    return dict(zip(tree.names(arrays), shapes, strict=True))

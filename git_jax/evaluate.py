@@ -1,0 +1,241 @@
+"""Captions for held-out pictures, and what they are worth.
+
+    python -m git_jax.evaluate --run=DIR
+    python -m git_jax.evaluate --predictions=p.json --references=r.json --task=caption
+
+The first scores the newest checkpoint of a run on its splits and writes them to the
+run; the second scores files, without a model. Both print JSON.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from git_jax import command, report, sharding
+from git_jax.config import build
+from git_jax.data import pipeline
+from git_jax.data.source import Record
+from git_jax.data.tokenizer import Tokenizer
+from git_jax.decode.search import Beam, Search
+from git_jax.log import Log
+from git_jax.models.git import Git, generate
+from git_jax.run import Run
+from git_jax.tasks import caption as captions
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """When captions are written and how.
+
+    Args:
+        every: steps between the samples that a run shows while it trains.
+        samples: how many pictures they show.
+        splits: what is scored at the end; None takes those that the source names.
+        batch: pictures at a time.
+        search: how a caption is found.
+    """
+
+    every: int = 1000
+    samples: int = 3
+    splits: tuple[str, ...] | None = None
+    batch: int = 100
+    search: Search = field(default_factory=Beam)
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a model wrote: the text, its ids without special ones, and its score."""
+
+    text: str
+    tokens: list[int]
+    score: float
+
+
+class Writer:
+    """Writes texts for pictures with a model on a mesh."""
+
+    def __init__(
+        self, model: Git, search: Search, tokenizer: Tokenizer, mesh: Mesh
+    ) -> None:
+        self._tokenizer, self._mesh = tokenizer, mesh
+
+        def write(params: Any, batch: dict[str, jax.Array], key: jax.Array) -> Any:
+            return generate(
+                model,
+                params,
+                search,
+                batch,
+                eos=tokenizer.eos,
+                pad=tokenizer.pad,
+                key=key,
+            )
+
+        self._write = jax.jit(write)
+        self._key = jax.random.key(0)
+
+    def __call__(self, params: Any, arrays: dict[str, np.ndarray]) -> list[Text]:
+        """One text for each row of this host's batch (of all hosts', in their order).
+
+        Args:
+            arrays: `frames`, `tokens` and `prefix_length`, as an evaluation batch has.
+        """
+        rows = len(arrays["prefix_length"])
+        width = int(arrays["prefix_length"].max())
+        width = width if width == 1 else -(-width // 8) * 8
+        batch = {
+            "frames": arrays["frames"],
+            "tokens": arrays["tokens"][:, :width],
+            "prefix_length": arrays["prefix_length"],
+        }
+        short = -rows % sharding.row_ways(self._mesh)
+        place = sharding.rows(self._mesh)
+        batch = {
+            name: jax.make_array_from_process_local_data(
+                place, np.concatenate([leaf, np.repeat(leaf[-1:], short, axis=0)])
+            )
+            for name, leaf in batch.items()
+        }
+        with jax.set_mesh(self._mesh):
+            found = self._write(params, batch, self._key)
+        if jax.process_count() > 1:
+            found = multihost_utils.process_allgather(found, tiled=True)
+        tokens, length, score = map(
+            np.asarray, (found.tokens, found.length, found.score)
+        )
+        return [
+            Text(
+                self._tokenizer.decode(tokens[row, : length[row]].tolist()),
+                tokens[row, : length[row]].tolist(),
+                float(score[row]),
+            )
+            for row in range(rows)
+        ]
+
+
+GALLERY = 60
+"""How many predictions of a split keep their picture, for the page to choose from."""
+
+
+class Evaluator:
+    """Samples while a run trains, scores when it is done."""
+
+    def __init__(self, config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> None:
+        self._settings: Evaluation = build(config.evaluate)
+        self._source, self._task = build(config.data), build(config.task)
+        self._loader: pipeline.Loader = build(config.loader)
+        self._tokenizer = tokenizer
+        model = build(config.model)
+        self._write = Writer(model, self._settings.search, tokenizer, mesh)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return self._settings.splits or self._source.splits
+
+    def samples_at(self, step: int) -> bool:
+        """Whether captions are shown after this step."""
+        return step % self._settings.every == 0
+
+    def sample(self, step: int, params: Any, log: Log) -> None:
+        """Captions of the first few pictures of the first split, into the log."""
+        source = self._source.split(self.splits[0])
+        batch = next(self._batches(source, self._settings.samples))
+        texts = self._write(params, batch.arrays)
+        for row, (record, text) in enumerate(zip(batch.records, texts, strict=False)):
+            reference = self._task.references(record)[0]
+            log.message(f"  {record['id']}: {text.text}   ({reference})")
+            log.sample(
+                step,
+                id=record["id"],
+                caption=text.text,
+                reference=reference,
+                picture=report.data_uri(batch.arrays["frames"][row, 0]),
+            )
+
+    def _batches(self, source: Any, batch: int) -> Iterator[pipeline.Batch]:
+        return self._loader.evaluation(
+            source, self._task, self._tokenizer, batch=min(batch, len(source))
+        )
+
+    def score(
+        self, params: Any, run: Run, say: Callable[[str], None]
+    ) -> dict[str, dict[str, float]]:
+        """Scores every split and keeps scores and predictions in the run."""
+        scores = {}
+        for name in self.splits:
+            source, batches = self._source.split(name), self._batches
+            records, said, shown = list[Record](), dict[str, str](), list[str]()
+            for batch in batches(source, self._settings.batch):
+                texts = self._write(params, batch.arrays)
+                records += batch.records
+                said |= {
+                    id: text.text for id, text in zip(batch.ids, texts, strict=False)
+                }
+                shown += [
+                    report.data_uri(frames[0])
+                    for frames in batch.arrays["frames"][: GALLERY - len(shown)]
+                ]
+            scores[name] = self._task.score(said, records)
+            each = self._task.each(said, records)
+            rows = [
+                {
+                    "id": record["id"],
+                    "caption": said[record["id"]],
+                    "references": self._task.references(record),
+                    "CIDEr": each[record["id"]],
+                }
+                for record in records
+            ]
+            for row, picture in zip(rows, shown, strict=False):
+                row["picture"] = picture
+            run.keep_predictions(name, rows)
+            numbers = ", ".join(f"{k} {v:.4g}" for k, v in scores[name].items())
+            say(f"{name}: {numbers}")
+        run.keep_scores(scores)
+        return scores
+
+
+def of_run(directory: str, config: ConfigDict) -> dict[str, dict[str, float]]:
+    """Scores the newest checkpoint of a run, on the devices that are here."""
+    run, mesh = Run.open(directory), build(config.mesh).mesh()
+    tokenizer = run.tokenizer(config)
+    _, params = run.parameters(mesh)
+    say = partial(print, file=sys.stderr)
+    return Evaluator(config, tokenizer, mesh).score(params, run, say)
+
+
+def define() -> None:
+    flags.DEFINE_string("run", None, "A run's directory: its newest checkpoint.")
+    flags.DEFINE_string("predictions", None, "A JSON file, {id: caption}.")
+    flags.DEFINE_string("references", None, "A JSON file, {id: [captions]}.")
+    flags.DEFINE_enum("task", "caption", ["caption"], "What the files are about.")
+    flags.DEFINE_bool("tokens", False, "The files hold PTB tokens already.")
+
+
+def main(options: command.Command) -> None:
+    """The command."""
+    given = options.flags
+    files = (given.predictions, given.references)
+    scores: dict[str, Any]
+    if given.run and not any(files):
+        scores = of_run(given.run, options.config(f"{given.run}/config.json"))
+    elif all(files) and not given.run:
+        scores = captions.score_files(*files, tokens=given.tokens)
+    else:
+        raise ValueError(
+            "give either --run=DIR, or --predictions=FILE and --references=FILE"
+        )
+    print(json.dumps(scores, indent=1))
+
+
+if __name__ == "__main__":
+    command.run(main, define)

@@ -1,0 +1,145 @@
+"""The directory of a run: what lies where, and how a run is rebuilt from it alone.
+
+config.json        the resolved config            tokenizer.model, vocab.txt ...
+metrics.jsonl      a line for each step           samples.jsonl      captions so far
+bad_records.jsonl  records that were replaced     checkpoints/       state by step
+predictions/       a file for each split          scores.json        a node a split
+report.html        the page                       tensorboard/
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from git_jax import config as configs
+from git_jax.checkpoint import Checkpoints, Store
+from git_jax.data import tokenizer as tokenizers
+from git_jax.data.source import Source
+
+# What may differ between two starts of one run: where and how it computes, how often it
+# saves, how it is scored. All else would make it another run.
+FREE = (
+    "mesh",
+    "checkpoint",
+    "evaluate",
+    "loader.threads",
+    "loader.prefetch",
+    "loader.workers",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's directory."""
+
+    directory: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.directory / "checkpoints"
+
+    @property
+    def scores(self) -> Path:
+        return self.directory / "scores.json"
+
+    def begin(self, config: ConfigDict) -> None:
+        """Keeps the config, or holds it against the one that is there.
+
+        Raises:
+            ValueError: the directory holds a run of another config, or something else.
+        """
+        path = self.directory / "config.json"
+        if not path.exists():
+            if self.directory.exists() and not self.directory.is_dir():
+                raise ValueError(f"--workdir={self.directory} is a file, not a folder")
+            if self.checkpoints.exists():
+                raise ValueError(
+                    f"{self.directory} holds checkpoints but no config.json: it is not "
+                    f"a whole run; name another --workdir"
+                )
+            self.directory.mkdir(parents=True, exist_ok=True)
+        else:
+            found = configs.difference(configs.load(path), config, harmless=FREE)
+            if found:
+                raise ValueError(
+                    f"{self.directory} holds a run of another config (there, here): "
+                    f"{'; '.join(found[:8])}{' ...' if len(found) > 8 else ''}. Give "
+                    f"the same config to go on, or another --workdir"
+                )
+        configs.save(config, path)
+
+    @classmethod
+    def open(cls, directory: str) -> "Run":
+        """A run that exists."""
+        run = cls(Path(directory))
+        if not run.directory.is_dir():
+            raise ValueError(f"--run={directory}: there is no such folder")
+        if not (run.directory / "config.json").exists():
+            raise ValueError(
+                f"--run={directory} holds no config.json; name the --workdir of a run"
+            )
+        return run
+
+    def tokenizer(self, config: ConfigDict, source: Source | None = None) -> Any:
+        """The run's tokenizer; with a source, trained and kept if it is not there yet.
+
+        Raises:
+            ValueError: it is not the one that the checkpoints were made with.
+        """
+        kind = configs.build(config.tokenizer)
+        if source is None:
+            held = kind.load(self.directory)
+        else:
+            held = tokenizers.prepare(kind, source, self.directory)
+        if held.size > (room := config.model.embed.vocabulary):
+            raise ValueError(
+                f"model.embed.vocabulary={room} has no room for the {held.size} words "
+                f"of the tokenizer; raise it to at least {held.size}"
+            )
+        with self.store() as store:
+            step = store.latest()
+            about = None if step is None else store.about(step)
+        if about is not None:
+            tokenizers.check(
+                held, about["tokenizer"], checkpoint=str(self.checkpoints / str(step))
+            )
+        return held
+
+    def store(self, checkpoints: Checkpoints | None = None) -> Store:
+        """The run's checkpoints."""
+        return (checkpoints or Checkpoints()).open(self.checkpoints)
+
+    def about(self, config: ConfigDict, tokenizer: Any) -> dict[str, Any]:
+        """What is kept beside the state in every checkpoint."""
+        return {
+            "config": json.loads(configs.dumps(config)),
+            "tokenizer": tokenizer.fingerprint,
+        }
+
+    def parameters(self, mesh: Mesh) -> tuple[int, Any]:
+        """Step and parameters of the newest checkpoint, on a mesh.
+
+        Where the run keeps an average of its parameters, that is what is returned.
+        """
+        with self.store() as store:
+            step = store.latest()
+            if step is None:
+                raise ValueError(
+                    f"{self.checkpoints} holds no finished checkpoint; train first"
+                )
+            part = "average" if "average" in store.parts(step) else "params"
+            return step, store.restore_part(step, part, mesh)
+
+    def keep_scores(self, scores: dict[str, dict[str, float]]) -> None:
+        """Writes what each split scored."""
+        self.scores.write_text(json.dumps(scores, indent=1) + "\n")
+
+    def keep_predictions(self, split: str, rows: list[dict[str, Any]]) -> None:
+        """Writes what was said of each picture of a split."""
+        path = self.directory / "predictions" / f"{split}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -1,0 +1,444 @@
+"""Pre-training and fine-tuning: the one loop.
+
+    python -m git_jax.train --config=configs/scenes.py:tiny --workdir=DIR
+
+The same command on the same directory goes on where it stopped.
+"""
+
+import dataclasses
+import json
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import flags
+from flax import struct
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+from ml_collections import ConfigDict
+
+from git_jax import checkpoint, command, losses, optim, report, sharding
+from git_jax.config import build
+from git_jax.data import pipeline
+from git_jax.evaluate import Evaluator
+from git_jax.log import Log
+from git_jax.run import Run
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@struct.dataclass
+class State:
+    """All that changes while a run goes on; what a checkpoint holds."""
+
+    step: Int[Array, ""]
+    params: Any
+    moments: Any
+    average: Any = None
+
+    @property
+    def evaluated(self) -> Any:
+        """The parameters that captions are written with: the average, where kept."""
+        return self.params if self.average is None else self.average
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """All that a step is made of and that does not change."""
+
+    model: nn.Module
+    losses: Mapping[str, losses.Loss]
+    optimizer: optim.AdamW
+    steps: int
+    accumulate: int = 1
+    seed: int = 0
+
+    @classmethod
+    def of(cls, config: ConfigDict) -> "Program":
+        """The program that a config describes."""
+        return cls(
+            model=build(config.model),
+            losses=build(config.losses),
+            optimizer=build(config.optimizer),
+            steps=config.steps,
+            accumulate=config.accumulate,
+            seed=config.seed,
+        )
+
+
+def train_step(
+    state: State, batch: Mapping[str, Array], *, program: Program
+) -> tuple[State, dict[str, Float[Array, ""]]]:
+    """One update from one batch. Pure: the random numbers follow from the step."""
+    key = jax.random.fold_in(jax.random.key(program.seed), state.step)
+    weights = {name: loss.weight(batch) for name, loss in program.losses.items()}
+
+    def loss_fn(params: Any, part: dict[str, Array], key: Array) -> tuple[Array, Any]:
+        outputs: Any = program.model.apply(
+            {"params": program.optimizer.hold(params)}, part, rngs={"dropout": key}
+        )
+        return losses.total(program.losses, outputs, part, weights)
+
+    grads, metrics = accumulated(loss_fn, state.params, batch, key, program.accumulate)
+    transform = program.optimizer.transform(state.params, program.steps)
+    updates, moments = transform.update(grads, state.moments, state.params)
+    params = optax.apply_updates(state.params, updates)
+    average, decay = state.average, program.optimizer.ema
+    if decay is not None:
+        average = optim.average(average, params, decay)
+    metrics |= {
+        "gradient_norm": optax.global_norm(grads),
+        "learning_rate": program.optimizer.learning_rate(program.steps)(state.step),
+    }
+    return State(state.step + 1, params, moments, average), metrics
+
+
+def accumulated(
+    loss_fn: Any, params: Any, batch: Mapping[str, Array], key: Array, count: int
+) -> tuple[Any, dict[str, Float[Array, ""]]]:
+    """Gradient and metrics of a batch in `count` parts, one after the other.
+
+    Losses are sums over a part divided by the weight of the whole batch, so the parts'
+    gradients add up to that of the whole.
+    """
+    gradient = jax.grad(loss_fn, has_aux=True)
+    if count == 1:
+        return gradient(params, batch, key)
+
+    def add(total: Any, given: tuple[dict[str, Array], Array]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, gradient(params, *given)), None
+
+    parts = microbatches(batch, count)
+    keys = jax.random.split(key, count)
+    first = jax.tree.map(lambda leaf: leaf[0], parts)
+    shapes = jax.eval_shape(gradient, params, first, keys[0])
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    total, _ = jax.lax.scan(add, zeros, (parts, keys))
+    return total
+
+
+def microbatches(batch: Mapping[str, Array], count: int) -> dict[str, Array]:
+    """`[B ...]` to `[count B/count ...]`; the texts of a picture stay with it.
+
+    Part i takes picture i of every `count` consecutive ones, so that a batch that is
+    split over devices stays where it is.
+    """
+    pictures = len(batch["frames"])
+
+    def split(leaf: Array) -> Array:
+        group = len(leaf) // pictures
+        apart = leaf.reshape(pictures // count, count, group, *leaf.shape[1:])
+        rows = jnp.moveaxis(apart, 1, 0).reshape(count, -1, *leaf.shape[1:])
+        return sharding.constrain(rows, " ".join(["_", "B"] + ["_"] * (leaf.ndim - 1)))
+
+    return {name: split(leaf) for name, leaf in batch.items()}
+
+
+def init_state(program: Program, batch: dict[str, Any]) -> State:
+    """The state before the first step; `batch` gives shapes (and is not read)."""
+    key = jax.random.key(program.seed)
+    zeros = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in batch.items()}
+    params = program.model.init(key, zeros)["params"]
+    moments = program.optimizer.transform(params, program.steps).init(params)
+    average = params if program.optimizer.ema is not None else None
+    return State(jnp.int32(0), params, moments, average)
+
+
+@dataclass(frozen=True, eq=False)
+class Trainer:
+    """A program on a mesh: its compiled step and where its arrays lie."""
+
+    program: Program
+    mesh: Mesh
+    batch: dict[str, jax.ShapeDtypeStruct]
+    shapes: State
+    placed: State
+
+    @classmethod
+    def on(cls, program: Program, mesh: Mesh, batch: Arrays) -> "Trainer":
+        """Plans the arrays of a run whose batches look like this one.
+
+        Raises:
+            ValueError: the mesh does not divide the batch or a parameter.
+        """
+        pictures, ways = len(batch["frames"]), sharding.row_ways(mesh)
+        if pictures * jax.process_count() % (program.accumulate * ways):
+            raise ValueError(
+                f"batch={pictures * jax.process_count()} is not divisible by "
+                f"accumulate={program.accumulate} times the {ways} parts that "
+                f"mesh.data={mesh.shape['data']} and mesh.fsdp={mesh.shape['fsdp']} "
+                f"split it into"
+            )
+        like = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in batch.items()}
+        shapes = jax.eval_shape(lambda: init_state(program, like))
+        return cls(program, mesh, like, shapes, sharding.parameters(shapes, mesh))
+
+    def init(self) -> State:
+        """The first state, made where it lies."""
+        # It runs once: on a CPU, optimising its code takes longer than running it.
+        cpu = self.mesh.devices.flat[0].platform == "cpu"
+        make = jax.jit(
+            lambda: init_state(self.program, self.batch),
+            out_shardings=self.placed,
+            compiler_options={"xla_backend_optimization_level": 0} if cpu else None,
+        )
+        return make()
+
+    def step_fn(self) -> Any:
+        """`state, metrics = step(state, batch)`; the old state is given up."""
+
+        return jax.jit(
+            partial(train_step, program=self.program),
+            in_shardings=(self.placed, sharding.rows(self.mesh)),
+            out_shardings=(self.placed, sharding.replicated(self.mesh)),
+            donate_argnums=0,
+        )
+
+    def put(self, arrays: Arrays) -> dict[str, Array]:
+        """This host's rows of a batch, as part of the arrays that all hosts hold."""
+        place = sharding.rows(self.mesh)
+        return {
+            name: jax.make_array_from_process_local_data(place, leaf)
+            for name, leaf in arrays.items()
+        }
+
+    def like(self) -> State:
+        """Shapes and places of the state, for restoring into."""
+        return jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=place
+            ),
+            self.shapes,
+            self.placed,
+        )
+
+
+@dataclass(frozen=True)
+class Init:
+    """What training begins with.
+
+    Args:
+        run: directory of a run whose parameters are taken; None draws them.
+    """
+
+    run: str | None = None
+
+    def start(self, state: State, mesh: Mesh) -> State:
+        """The state before the first step, on the parameters of that run."""
+        if self.run is None:
+            return state
+        _, params = Run.open(self.run).parameters(mesh)
+        checkpoint.require_same_shapes(f"init.run={self.run}", params, state.params)
+        average = None if state.average is None else jax.tree.map(jnp.copy, params)
+        return dataclasses.replace(state, params=params, average=average)
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A step that was sent to the device and whose metrics are not here yet."""
+
+    step: int
+    metrics: dict[str, Array]
+    batch: pipeline.Batch
+    waited: float
+
+
+class Terminated(Exception):
+    """The run was asked to stop and has saved its state."""
+
+
+def fit(config: ConfigDict, directory: Path) -> None:
+    """Trains, goes on training, or finds that all is done; then scores and reports.
+
+    Raises:
+        ValueError: what a user can mend; the last good checkpoint stays.
+        Terminated: SIGTERM came, and the state is saved.
+    """
+    run = Run(directory)
+    source, task, loader = map(build, (config.data, config.task, config.loader))
+    program, mesh = Program.of(config), build(config.mesh).mesh()
+    run.begin(config)
+    tokenizer = run.tokenizer(config, source)
+    loader.refuse_unreadable(source, task, tokenizer, config.seed)
+
+    def feed(start: int) -> pipeline.Batches:
+        return loader.batches(
+            source,
+            task,
+            tokenizer,
+            batch=config.batch,
+            seed=config.seed,
+            start=start,
+            rank=jax.process_index(),
+            ranks=jax.process_count(),
+        )
+
+    first = feed(0)
+    trainer = Trainer.on(program, mesh, next(first).arrays)
+    first.close()
+    with run.store(build(config.checkpoint)) as store, jax.set_mesh(mesh):
+        step = store.latest()
+        if step is None:
+            state, step = build(config.init).start(trainer.init(), mesh), 0
+        else:
+            state = store.restore(step, trainer.like())
+        main = jax.process_index() == 0
+        device = mesh.devices.flat[0]
+        with Log(
+            directory,
+            steps=config.steps,
+            done=step,
+            devices=f"{mesh.size} x {device.device_kind}",
+            main=main,
+        ) as log:
+            evaluator = Evaluator(config, tokenizer, mesh)
+            if step < config.steps:
+                bad = pipeline.BadRecords(
+                    directory / "bad_records.jsonl", loader.bad_fraction, len(source)
+                )
+                bad.resume(step + 1, rows=step * config.batch)
+                keep = run.about(config, tokenizer)
+                state = loop(
+                    trainer, state, step, feed(step), log, bad, store, keep, evaluator
+                )
+            else:
+                log.message(f"{directory}: all {config.steps} steps are done")
+            store.wait()
+            if not run.scores.exists():
+                evaluator.score(state.evaluated, run, log.message)
+    if main:
+        report.write(directory)
+
+
+def loop(
+    trainer: Trainer,
+    state: State,
+    done: int,
+    batches: pipeline.Batches,
+    log: Log,
+    bad: pipeline.BadRecords,
+    store: checkpoint.Store,
+    about: dict[str, Any],
+    evaluator: Evaluator,
+) -> State:
+    """Takes the steps after `done`; the metrics of one are read during the next."""
+    steps, every = trainer.program.steps, store.every
+    step_fn, pending = trainer.step_fn(), None
+    clock = time.perf_counter()
+
+    def settle(pending: Pending) -> None:
+        nonlocal clock
+        metrics = jax.device_get(pending.metrics)
+        now = time.perf_counter()
+        rows = len(pending.batch.ids)
+        for record in pending.batch.bad:
+            metrics.setdefault("bad_records", {}).setdefault(record.reason, 0)
+            metrics["bad_records"][record.reason] += 1
+        log.step(
+            pending.step,
+            metrics,
+            images=rows * jax.process_count(),
+            seconds=now - clock,
+            waited=pending.waited,
+        )
+        clock = now
+        bad.add(pending.step, pending.batch.bad, rows)
+        require_finite(pending, metrics, store)
+
+    with Termination() as termination:
+        for step in range(done + 1, steps + 1):
+            waited = batches.waited
+            batch = next(batches)
+            waited = batches.waited - waited
+            state, metrics = step_fn(state, trainer.put(batch.arrays))
+            if pending is not None:
+                settle(pending)
+            pending = Pending(step, metrics, batch, waited)
+            saves = step % every == 0 or step == steps or termination.asked
+            samples = evaluator.samples_at(step)
+            if saves or samples:
+                # Before anything is kept, this very step must have been finite.
+                settle(pending)
+                pending = None
+            if saves:
+                store.save(step, state, about)
+            if termination.asked:
+                store.wait()
+                raise Terminated(f"stopped by SIGTERM; step {step} is saved")
+            if samples:
+                evaluator.sample(step, state.evaluated, log)
+                clock = time.perf_counter()
+    batches.close()
+    return state
+
+
+def require_finite(
+    pending: Pending, metrics: Mapping[str, Any], store: checkpoint.Store
+) -> None:
+    """Stops a run whose loss or gradient is no number, and says on which records."""
+    wrong = [
+        name
+        for name in ("loss", "gradient_norm")
+        if not np.isfinite(metrics[name]).all()
+    ]
+    if not wrong:
+        return
+    path = store.directory.parent / "not_finite.json"
+    values = {name: str(metrics[name]) for name in wrong}
+    found = {"step": pending.step, **values, "records": pending.batch.ids}
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    latest = store.latest()
+    kept = "no checkpoint yet" if latest is None else f"the checkpoint of step {latest}"
+    raise ValueError(
+        f"step {pending.step}: {' and '.join(wrong)} is not finite. The records of its "
+        f"batch are in {path}; {kept} is as it was. Lower optimizer.peak, clip harder "
+        f"(optimizer.clip), or look at these records"
+    )
+
+
+class Termination:
+    """Whether SIGTERM came: a scheduler wants the machine back."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> "Termination":
+        self._before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def _ask(self, *_: Any) -> None:
+        self.asked = True
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+
+
+def define() -> None:
+    flags.DEFINE_string("workdir", None, "Where the run is kept; made if missing.")
+
+
+def main(options: command.Command) -> int:
+    """The command."""
+    config = options.config()
+    if options.flags.workdir is None:
+        raise ValueError("--workdir is missing: name a folder for the run")
+    try:
+        fit(config, Path(options.flags.workdir))
+    except Terminated as stop:
+        print(stop, file=sys.stderr)
+        return 128 + signal.SIGTERM
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main, define)
