@@ -20,7 +20,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from git_jax.data import source as sources
 
@@ -161,8 +161,10 @@ class Bytes:
 
 @dataclasses.dataclass(frozen=True)
 class SentencePiece(sources.Lazy):
-    """A unigram vocabulary, trained on the texts of the run where `path` is None.
+    """SentencePiece, trained on the texts of the run where `path` is None.
 
+    `kind` is the algorithm: "bpe" merges frequent neighbours until the vocabulary is
+    full, so that small corpora get whole words; "unigram" prunes pieces by likelihood.
     `vocabulary` is a soft limit: the 4 special pieces, 256 bytes for letters never seen
     in training and the letters seen are always there, and few texts fill fewer pieces.
     Texts are normalised by the rule `normalisation` before they are cut: `nmt_nfkc_cf`
@@ -173,6 +175,7 @@ class SentencePiece(sources.Lazy):
     """
 
     path: str | None = None
+    kind: Literal["bpe", "unigram"] = "bpe"
     vocabulary: int = 512
     normalisation: str = "nmt_nfkc_cf"
     records: int = 10_000
@@ -214,7 +217,7 @@ class SentencePiece(sources.Lazy):
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=iter(texts),
                 model_writer=model,
-                model_type="unigram",
+                model_type=self.kind,
                 vocab_size=self.vocabulary,
                 hard_vocab_limit=False,
                 byte_fallback=True,
