@@ -24,7 +24,7 @@ import optax
 from absl import flags
 from flax import struct
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from git_jax import checkpoint, command, losses, optim, report, sharding
@@ -39,9 +39,13 @@ Arrays = Mapping[str, np.ndarray]
 
 @struct.dataclass
 class State:
-    """All that changes while a run goes on; what a checkpoint holds."""
+    """All that changes while a run goes on; what a checkpoint holds.
 
-    step: Int[Array, ""]
+    `step` is i32[], the number of updates made. Trees of shapes and of shardings have
+    this form too, so no field is held to be an array.
+    """
+
+    step: Any
     params: Any
     moments: Any
     average: Any = None
@@ -97,7 +101,7 @@ def train_step(
     if decay is not None:
         average = optim.average(average, params, decay)
     metrics |= {
-        "gradient_norm": optax.global_norm(grads),
+        "gradient_norm": optax.tree.norm(grads),
         "learning_rate": program.optimizer.learning_rate(program.steps)(state.step),
     }
     return State(state.step + 1, params, moments, average), metrics
