@@ -50,7 +50,14 @@ class Store:
         self, directory: Path, every: int, options: ocp.CheckpointManagerOptions
     ) -> None:
         self.directory, self.every = directory.absolute(), every
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        # Named here, so that what another process saved can be asked for its shapes.
+        kinds: dict[str, Any] = {
+            "state": ocp.StandardCheckpointHandler(),
+            "about": ocp.JsonCheckpointHandler(),
+        }
+        self._manager = ocp.CheckpointManager(
+            self.directory, options=options, item_handlers=kinds
+        )
 
     def __enter__(self) -> "Store":
         return self
@@ -135,7 +142,9 @@ class Store:
             found = dict(self._manager.item_metadata(step).state)
         except Exception as error:
             raise ValueError(self._damaged(step, error)) from error
-        return found
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), found
+        )
 
     def _damaged(self, step: int, error: Exception) -> str:
         others = [s for s in self._manager.all_steps() if s != step]
