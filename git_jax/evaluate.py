@@ -15,13 +15,15 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from git_jax import command, report, sharding
+from git_jax import checkpoint, command, report, sharding
+from git_jax import config as configs
 from git_jax.config import build
 from git_jax.data import pipeline
 from git_jax.data.source import Record
@@ -113,13 +115,79 @@ class Writer:
             np.asarray, (found.tokens, found.length, found.score)
         )
         return [
-            Text(
-                self._tokenizer.decode(tokens[row, : length[row]].tolist()),
-                tokens[row, : length[row]].tolist(),
-                float(score[row]),
-            )
+            self._text(tokens[row, : length[row]].tolist(), float(score[row]))
             for row in range(rows)
         ]
+
+    def _text(self, ids: list[int], score: float) -> Text:
+        # Nothing keeps a model from writing a special id in the middle of a text.
+        special = (self._tokenizer.pad, self._tokenizer.bos, self._tokenizer.eos)
+        words = [id for id in ids if id not in special]
+        return Text(self._tokenizer.decode(words), words, score)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A run, to be used on the devices that are here."""
+
+    run: Run
+    config: ConfigDict
+    tokenizer: Tokenizer
+    mesh: Mesh
+
+    @classmethod
+    def open(cls, directory: str, options: command.Command) -> "Trained":
+        """The run in a directory, with what the command line sets of its config.
+
+        Its mesh is fitted to the devices that are here, unless the command line names
+        one: then that is the mesh or an error.
+
+        Raises:
+            ValueError: there is no such run, or the command line gives another config.
+        """
+        run = Run.open(directory)
+        if options.flags.config:
+            raise ValueError(
+                f"--config={options.flags.config} and --run={directory}: a run keeps "
+                f"its own config; leave --config out, and set fields of it with "
+                f"--config.PATH=VALUE"
+            )
+        config = options.config(str(run.directory / "config.json"))
+        layout: sharding.Layout = build(config.mesh)
+        named = {path.partition(".")[0] for path, _ in options.overrides}
+        if "mesh" not in named:
+            layout = layout.fitted(jax.device_count())
+        trained = cls(run, config, run.tokenizer(config), layout.mesh())
+        if "model" in named:
+            trained._require_same_model()
+        return trained
+
+    def parameters(self) -> Any:
+        """Of the newest checkpoint, on the mesh: the average where the run keeps one.
+
+        Raises:
+            ValueError: there is no checkpoint, or it is damaged.
+        """
+        _, params = self.run.parameters(self.mesh)
+        return params
+
+    def _require_same_model(self) -> None:
+        """ValueError where the command line made a model of other parameters."""
+        changed = _shapes_of(self.config)
+        kept = _shapes_of(configs.load(self.run.directory / "config.json"))
+        where = f"--run={self.run.directory}"
+        checkpoint.require_same_shapes(where, kept, changed)
+
+
+def _shapes_of(config: ConfigDict) -> Any:
+    """Shapes of the parameters of a config's model."""
+    model, loader = build(config.model), build(config.loader)
+    size = loader.image.size
+    batch = {
+        "frames": jnp.zeros((1, loader.frames, size, size, 3), jnp.uint8),
+        "tokens": jnp.zeros((1, loader.text), jnp.int32),
+    }
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
 
 
 GALLERY = 60
@@ -204,13 +272,11 @@ class Evaluator:
         return scores
 
 
-def of_run(directory: str, config: ConfigDict) -> dict[str, dict[str, float]]:
-    """Scores the newest checkpoint of a run, on the devices that are here."""
-    run, mesh = Run.open(directory), build(config.mesh).mesh()
-    tokenizer = run.tokenizer(config)
-    _, params = run.parameters(mesh)
+def of_run(trained: Trained) -> dict[str, dict[str, float]]:
+    """Scores the newest checkpoint of a run on its splits."""
+    evaluator = Evaluator(trained.config, trained.tokenizer, trained.mesh)
     say = partial(print, file=sys.stderr)
-    return Evaluator(config, tokenizer, mesh).score(params, run, say)
+    return evaluator.score(trained.parameters(), trained.run, say)
 
 
 def define() -> None:
@@ -227,7 +293,7 @@ def main(options: command.Command) -> None:
     files = (given.predictions, given.references)
     scores: dict[str, Any]
     if given.run and not any(files):
-        scores = of_run(given.run, options.config(f"{given.run}/config.json"))
+        scores = of_run(Trained.open(given.run, options))
     elif all(files) and not given.run:
         scores = captions.score_files(*files, tokens=given.tokens)
     else:

@@ -7,7 +7,7 @@ not divide: nothing is replicated in silence.
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -89,6 +89,17 @@ class Layout:
         grid = np.array(found).reshape([shape[axis] for axis in AXES])
         # Linen's modules work with automatic axes; jax.make_mesh makes explicit ones.
         return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+    def fitted(self, devices: int) -> "Layout":
+        """The same layout on another number of devices, for using what it trained.
+
+        `fsdp` and `tensor` keep what divides the number and `data` takes the rest:
+        data 2, fsdp 2, tensor 2 on four devices is data 1, fsdp 2, tensor 2. An axis
+        only ever shrinks to a divisor, so it divides what it divided before.
+        """
+        tensor = math.gcd(self.tensor or devices, devices)
+        fsdp = math.gcd(self.fsdp or devices, devices // tensor)
+        return replace(self, data=None, fsdp=fsdp, tensor=tensor)
 
 
 def constrain(x: jax.Array, letters: str) -> jax.Array:
