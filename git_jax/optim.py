@@ -48,6 +48,19 @@ class AdamW:
     ema: float | None = None
     moments: Literal["float32", "bfloat16"] = "float32"
 
+    def __post_init__(self) -> None:
+        if self.clip is not None and self.clip <= 0:
+            raise ValueError(
+                f"optimizer.clip={self.clip} must be above 0; none does not clip"
+            )
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise ValueError(
+                f"optimizer.ema={self.ema} must be at least 0 and below 1; none keeps "
+                f"no average"
+            )
+        if self.warmup < 0:
+            raise ValueError(f"optimizer.warmup={self.warmup} must be at least 0")
+
     def learning_rate(self, steps: int) -> Callable[[Any], Float[Array, ""]]:
         """The rate of update number `step` (from 0) of a run of `steps`."""
         if self.warmup >= steps:
@@ -68,7 +81,7 @@ class AdamW:
     def transform(self, parameters: Any, steps: int) -> optax.GradientTransformation:
         """The chain for a tree of parameters (or their shapes)."""
         parts = [
-            optax.clip_by_global_norm(self.clip) if self.clip else optax.identity(),
+            self._clip(),
             optax.scale_by_adam(self.b1, self.b2, self.epsilon, mu_dtype=self.moments),
             optax.add_decayed_weights(self.weight_decay, mask=_decayed),
             self._per_tower(parameters),
@@ -83,6 +96,11 @@ class AdamW:
         return optax.partition(
             {"trained": optax.chain(*parts), "frozen": optax.set_to_zero()}, labels
         )
+
+    def _clip(self) -> optax.GradientTransformation:
+        if self.clip is None:
+            return optax.identity()
+        return optax.clip_by_global_norm(self.clip)
 
     def hold(self, parameters: Any) -> Any:
         """The parameters, with no gradient flowing to the frozen ones."""
