@@ -82,7 +82,7 @@ class Layout:
             written = " x ".join(f"{axis} {shape[axis] or '?'}" for axis in AXES)
             raise ValueError(
                 f"mesh: {written} does not fill {len(found)} devices; the sizes must "
-                f"multiply to {len(found)}, or leave one axis None (-1)"
+                f"multiply to {len(found)}, or leave one axis none"
             )
         for axis in free:
             shape[axis] = len(found) // fixed
