@@ -136,10 +136,9 @@ class Run:
 
     def keep_scores(self, scores: dict[str, dict[str, float]]) -> None:
         """Writes what each split scored."""
-        self.scores.write_text(json.dumps(scores, indent=1) + "\n")
+        tokenizers.write(self.scores, f"{json.dumps(scores, indent=1)}\n".encode())
 
     def keep_predictions(self, split: str, rows: list[dict[str, Any]]) -> None:
         """Writes what was said of each picture of a split."""
         path = self.directory / "predictions" / f"{split}.jsonl"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        tokenizers.write(path, "".join(json.dumps(row) + "\n" for row in rows).encode())

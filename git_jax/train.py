@@ -306,7 +306,8 @@ def fit(config: ConfigDict, directory: Path) -> None:
             main=main,
         ) as log:
             evaluator = Evaluator(config, tokenizer, mesh)
-            if step < config.steps:
+            trains = step < config.steps
+            if trains:
                 bad = pipeline.BadRecords(
                     directory / "bad_records.jsonl", loader.bad_fraction, len(source)
                 )
@@ -318,7 +319,8 @@ def fit(config: ConfigDict, directory: Path) -> None:
             else:
                 log.message(f"{directory}: all {config.steps} steps are done")
             store.wait()
-            if not run.scores.exists():
+            # What is there may be of an earlier step, scored by hand.
+            if trains or not run.scores.exists():
                 evaluator.score(state.evaluated, run, log.message)
     if main:
         report.write(directory)
@@ -368,7 +370,8 @@ def loop(
             if pending is not None:
                 settle(pending)
             pending = Pending(step, metrics, batch, waited)
-            saves = step % every == 0 or step == steps or termination.asked
+            asked = termination.asked  # once: it may come at any time
+            saves = step % every == 0 or step == steps or asked
             samples = evaluator.samples_at(step)
             if saves or samples:
                 # Before anything is kept, this very step must have been finite.
@@ -376,7 +379,7 @@ def loop(
                 pending = None
             if saves:
                 store.save(step, state, about)
-            if termination.asked:
+            if asked:
                 store.wait()
                 raise Terminated(f"stopped by SIGTERM; step {step} is saved")
             if samples:
@@ -401,6 +404,7 @@ def require_finite(
     values = {name: str(metrics[name]) for name in wrong}
     found = {"step": pending.step, **values, "records": pending.batch.ids}
     path.write_text(json.dumps(found, indent=1) + "\n")
+    store.wait()
     latest = store.latest()
     kept = "no checkpoint yet" if latest is None else f"the checkpoint of step {latest}"
     raise ValueError(

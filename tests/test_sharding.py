@@ -85,7 +85,9 @@ def test_moments_and_average_lie_where_their_parameters_do():
     params = dict(
         zip(tree.names(placed.params), jax.tree.leaves(placed.params), strict=True)
     )
-    moments = zip(tree.names(placed.moments), jax.tree.leaves(placed.moments))
+    moments = zip(
+        tree.names(placed.moments), jax.tree.leaves(placed.moments), strict=True
+    )
     held = [
         (place, params[name.partition(f"/{kind}/")[2]])
         for name, place in moments

@@ -27,7 +27,7 @@ from git_jax.nn.transformer import Stack
 from git_jax.optim import AdamW
 from git_jax.sharding import Layout
 from git_jax.tasks import caption
-from git_jax.train import Init, Program
+from git_jax.train import Init
 from git_jax.vision.vit import ViT
 
 WORDS, SIZE, WIDTH = 384, 32, 16
@@ -119,7 +119,3 @@ def batches(config: ConfigDict, tokenizer: Any, count: int) -> list[dict[str, An
         seed=config.seed,
     )
     return [next(given).arrays for _ in range(count)]
-
-
-def program(config: ConfigDict) -> Program:
-    return Program.of(config)
