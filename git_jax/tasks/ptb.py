@@ -203,7 +203,7 @@ def _parts() -> dict[str, str]:
     nested = {
         "L": r"(?:{LETTER}|{MARK})",
         "WORD": r"{L}(?:{L}|\d|\u00ad)*",
-        "DOTTED": r"{LETTER}{ALNUM}*(?:[.!?]{LETTER}(?:{ALNUM}|\u00ad)*)+",
+        "DOTTED": r"{LETTER}{ALNUM}*(?:[.!?]{L}(?:{ALNUM}|\u00ad)*)+",
         "PIECE": r"(?:[dDlLoO]{LOOSE}{ALNUM}{{2,}}|{ALNUM}+)",
         "HYPHENED": r"{PIECE}(?:{HYPHEN}{PIECE})*",
         "FIGURED": r"{AN}[A-Za-z0-9.,]*(?:-(?:{A}\.(?:{A}\.)+|{AN}+))+",
@@ -287,8 +287,8 @@ _RULES: list[tuple[str, str, Callable[[str], str]]] = [
     ("d", r"\d(?:{ALNUM}|\u00ad)*", _word),
     ("ad", r"{HYPHENED}", _word),
     ("ad", r"{FIGURED}", _word),
-    ("a", r"(?i:non-u\.s)", _word),
-    ("ad", r"{AN}+(?:-{A}+)*(?:\\?/{AN}+(?:-{A}+)*){{1,2}}", _word),
+    ("a", r"(?i:non-u\.s|anti-|pro-)", _word),
+    ("ad", r"{AN}+(?:-{A}+){{0,2}}(?:\\?/{AN}+(?:-{A}+){{0,2}}){{1,2}}", _word),
     ("a", r"[A-Z]+(?:(?:[&+]|&(?i:amp);)[A-Z]+)+|[Ss]&[Ll][Ss]", _word),
     ("a", r"[CcFf]#|[Cc]\+\+|[A-Z]+\$", _word),
     # Faces, and runs of one mark.
@@ -298,6 +298,7 @@ _RULES: list[tuple[str, str, Callable[[str], str]]] = [
     ("d", r"-(?i:[lr][rcs]b)-", _word),
     ("d", r"-+", _dash),
     ("d", r"\.{{3,5}}", _dots),
+    ("ad", r"[⁺⁻]?[⁰¹²³⁴-⁹]+|[₊₋]?[₀-₉]+", _word),
     ("d", r"''|[`‘‛\x91‹›’\x92“\x93«”\x94»„‚]{{1,2}}", _quote),
     ("d", r"[?!]{{2,}}|\*+|\\\*|#+|@+|_+|<<|>>", _word),
 ]
