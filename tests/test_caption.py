@@ -1,0 +1,181 @@
+"""Captions for files: what a shell gets, and what it is told when it gets nothing."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from git_jax.caption import captions, read, search_of
+from git_jax.config import build
+from git_jax.data.pipeline import Loader
+from git_jax.decode.search import Beam, Greedy
+from git_jax.evaluate import Trained
+from git_jax.sharding import Layout
+from tests import walls
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trained:
+    """The run on one device: what is compiled for eight takes longer."""
+    opened = Trained.open(str(walls.run()), walls.options())
+    return replace(opened, mesh=Layout().mesh(jax.devices()[:1]))
+
+
+@pytest.fixture
+def files() -> list[str]:
+    return [str(walls.folder() / f"{name}.png") for name in walls.COLOURS]
+
+
+def test_a_shell_gets_a_json_list_and_nothing_else(tmp_path: Path) -> None:
+    """Pictures of all kinds, flags behind files, on a run of another machine."""
+    red, blue = walls.wall("red"), walls.wall("blue")
+    red.convert("CMYK").save(tmp_path / "print.jpg")
+    blue.quantize(8).save(tmp_path / "palette.png")
+    red.save(tmp_path / "moving.gif", save_all=True, append_images=[blue])
+    blue.convert("RGBA").save(tmp_path / "a name: with blanks.webp")
+    names = ["print.jpg", "palette.png", "moving.gif", "a name: with blanks.webp"]
+    done = walls.shell(
+        "caption", f"--run={walls.run()}", *names, "--json", "--batch=3", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [list(each) for each in found] == [
+        ["file", "caption", "tokens", "score"]
+    ] * 4
+    assert [each["file"] for each in found] == names
+    assert [each["caption"] for each in found] == ["a red wall", "a blue wall"] * 2
+    assert all(type(id) is int for each in found for id in each["tokens"])
+    assert all(each["score"] < 0 for each in found)
+
+
+def test_a_shell_gets_a_line_for_each_file(files: list[str]) -> None:
+    done = walls.shell("caption", f"--run={walls.run()}", "--beams=1", *files)
+    assert done.returncode == 0, done.stderr
+    lines = [
+        f"{file}: a {name} wall"
+        for file, name in zip(files, walls.COLOURS, strict=True)
+    ]
+    assert done.stdout.splitlines() == lines
+
+
+def test_a_shell_is_told_of_every_bad_file_and_nothing_is_captioned(
+    files: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "empty.jpg").touch()
+    done = walls.shell(
+        "caption", f"--run={walls.run()}", *files, "nope.jpg", "empty.jpg", cwd=tmp_path
+    )
+    assert done.returncode == 1 and done.stdout == ""
+    assert "2 of 6 files" in done.stderr
+    assert "nope.jpg: No such file" in done.stderr
+    assert "empty.jpg: empty file" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_files_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.jpg"
+    walls.wall("red").resize((200, 200)).save(whole)
+    (tmp_path / "cut.jpg").write_bytes(whole.read_bytes()[:2000])
+    (tmp_path / "text.jpg").write_text("a letter")
+    Image.new("1", (9000, 9000)).save(tmp_path / "bomb.png")
+    names = ["whole.jpg", "cut.jpg", "text.jpg", "bomb.png", "nope.png", ""]
+    with pytest.raises(ValueError) as error:
+        read([str(tmp_path / name) for name in names], Loader())
+    for name, reason in (
+        ("cut.jpg", "truncated image"),
+        ("text.jpg", "not an image"),
+        ("bomb.png", "decompression bomb"),
+        ("nope.png", "No such file"),
+        ("", "Is a directory"),
+    ):
+        assert any(
+            str(tmp_path / name) in line and reason in line
+            for line in str(error.value).splitlines()
+        )
+    assert "whole.jpg" not in str(error.value)
+
+
+def test_pictures_are_read_as_the_evaluation_reads_them(trained: Trained) -> None:
+    loader, source = build(trained.config.loader), build(trained.config.data)
+    batch = next(
+        loader.evaluation(
+            source, build(trained.config.task), trained.tokenizer, batch=4
+        )
+    )
+    files = [str(walls.folder() / id) for id in batch.ids]
+    squares = read(files, loader)
+    np.testing.assert_array_equal(np.stack(squares), batch.arrays["frames"][:, 0])
+
+
+def test_the_captions_are_those_that_the_run_was_scored_on(
+    trained: Trained, files: list[str]
+) -> None:
+    rows = (walls.run() / "predictions/train.jsonl").read_text().splitlines()
+    scored = {row["id"]: row["caption"] for row in map(json.loads, rows)}
+    search = build(trained.config.evaluate).search
+    found = list(captions(trained, files, search, 4))
+    assert {Path(each.file).name: each.caption for each in found} == scored
+
+
+def test_a_caption_does_not_depend_on_its_batch(
+    trained: Trained, files: list[str]
+) -> None:
+    files = files + files[:1]
+    search = Beam(max_tokens=8)
+    whole = list(captions(trained, files, search, 100))
+    parts = list(captions(trained, files, search, 2))
+    assert len(whole) == len(parts) == 5
+    for one, other in zip(whole, parts, strict=True):
+        assert one.score == pytest.approx(other.score, rel=1e-5)
+        assert replace(one, score=0) == replace(other, score=0)
+    assert whole[0] == whole[4]
+
+
+def test_eight_devices_say_what_one_says(trained: Trained, files: list[str]) -> None:
+    """Data 2, fsdp 2, tensor 2 as the config says; three pictures are filled up."""
+    spread = Trained.open(str(walls.run()), walls.options())
+    assert dict(spread.mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+    one = list(captions(trained, files[:3], Greedy(15), 4))
+    eight = list(captions(spread, files[:3], Greedy(15), 4))
+    assert [each.tokens for each in one] == [each.tokens for each in eight]
+    np.testing.assert_allclose(
+        [each.score for each in one], [each.score for each in eight], rtol=1e-5
+    )
+
+
+def test_tokens_are_the_generated_ids_without_special_ones(
+    trained: Trained, files: list[str]
+) -> None:
+    tokenizer = trained.tokenizer
+    for search in (Greedy(15), Beam(4, 15), Beam(4, 15, "huggingface")):
+        for each in captions(trained, files, search, 4):
+            assert not {tokenizer.pad, tokenizer.bos, tokenizer.eos} & set(each.tokens)
+            assert tokenizer.decode(each.tokens) == each.caption
+            assert tokenizer.encode(each.caption) == each.tokens
+
+
+def test_at_most_so_many_tokens_are_generated_the_end_counted(
+    trained: Trained, files: list[str]
+) -> None:
+    whole = list(captions(trained, files, Greedy(15), 4))
+    exact = len(whole[0].tokens) + 1
+    assert list(captions(trained, files[:1], Greedy(exact), 4))[0].tokens == (
+        whole[0].tokens
+    )
+    short = list(captions(trained, files[:1], Greedy(2), 4))[0]
+    assert short.tokens == whole[0].tokens[:2]
+
+
+def test_flags_choose_the_search() -> None:
+    run = Beam(beams=2, max_tokens=9, normalise="huggingface", penalty=2.0)
+    gnmt = search_of(run, beams=4, max_tokens=None, normalise="gnmt")
+    assert gnmt == Beam(4, 9, "gnmt", None)
+    same = search_of(run, beams=3, max_tokens=5, normalise="huggingface")
+    assert same == Beam(3, 5, "huggingface", 2.0)
+    assert search_of(run, beams=1, max_tokens=5, normalise="gnmt") == Greedy(5)
+    plain = search_of(Greedy(7), beams=4, max_tokens=None, normalise="huggingface")
+    assert plain == Beam(4, 7, "huggingface", None)

@@ -1,0 +1,199 @@
+"""Scores from a shell: of files alone, and of a run on the devices that are there."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+from git_jax import evaluate
+from git_jax.evaluate import Trained
+from git_jax.sharding import Layout
+from tests import walls
+
+COCO = Path(__file__).parents[2] / "shared/data/coco_caption"
+NAMES = ["BLEU_1", "BLEU_2", "BLEU_3", "BLEU_4", "ROUGE_L", "CIDEr"]
+
+
+def write(path: Path, content: Any) -> Path:
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """Captions of two pictures, and their references."""
+    said = {"1": "A dog runs!", "2": "two men ride"}
+    known = {"2": ["two men ride a horse"], "1": ["a dog runs", "the dog is running."]}
+    return write(tmp_path / "p.json", said), write(tmp_path / "r.json", known)
+
+
+def test_a_shell_gets_scores_as_json_and_nothing_else(pair: tuple[Path, Path]) -> None:
+    predictions, references = pair
+    done = walls.shell(
+        "evaluate",
+        f"--predictions={predictions}",
+        f"--references={references}",
+        "--task=caption",
+    )
+    assert done.returncode == 0, done.stderr
+    scores = json.loads(done.stdout)
+    assert sorted(scores) == sorted(NAMES)
+    assert scores["BLEU_1"] == pytest.approx(2.718281828 ** (1 - 8 / 6))
+
+
+@pytest.mark.parametrize("name", ["A_fakecap126", "B_human1000"])
+def test_published_tokens_get_their_published_scores(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not COCO.is_dir():
+        pytest.skip(f"the reference's scores are not here: no {COCO}")
+    tokens = json.loads((COCO / f"expected_{name}.json").read_text())
+    expected = json.loads((COCO / "expected_scores.json").read_text())[name]
+    main(
+        predictions=write(tmp_path / "p.json", tokens["tok_cands"]),
+        references=write(tmp_path / "r.json", tokens["tok_refs"]),
+        tokens=True,
+    )
+    scores = json.loads(capsys.readouterr().out)
+    for key in NAMES:
+        assert scores[key] == pytest.approx(
+            expected[key.replace("BLEU", "Bleu")], abs=1e-6
+        )
+
+
+def main(**given: Any) -> None:
+    """The command in this process, with these flags."""
+    flags = dict(run=None, predictions=None, references=None, tokens=False)
+    flags |= {k: v if isinstance(v, bool) else str(v) for k, v in given.items()}
+    evaluate.main(walls.options(**flags))
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"predictions": "p.json"},
+        {"references": "r.json"},
+        {"run": "runs/a", "predictions": "p.json", "references": "r.json"},
+        {"run": "runs/a", "references": "r.json"},
+    ],
+    ids=lambda flags: "+".join(flags) or "none",
+)
+def test_either_a_run_or_two_files(flags: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"either --run=DIR, or --predictions=FILE"):
+        main(**flags)
+
+
+BAD = {
+    "no JSON": ("predictions", "{'1': 'a dog'}", r"p\.json is not JSON.*\{id: caption"),
+    "a list": ("predictions", [1, 2], r"p\.json holds \[1, 2\]; write \{id: caption\}"),
+    "a number": ("predictions", {"1": 3, "2": "b"}, r"p\.json: '1' has 3, not one cap"),
+    "an id left out": (
+        "predictions",
+        {"1": "a"},
+        r"p\.json.*the id '2' is without a c",
+    ),
+    "an id too many": (
+        "predictions",
+        {"1": "a", "2": "b", "3": "c"},
+        r"p\.json.*the id '3' is with a caption and without references",
+    ),
+    "twice": ("predictions", '{"1": "a", "1": "b"}', r"p\.json: '1' is there twice"),
+    "one text": (
+        "references",
+        {"1": "a", "2": ["b"]},
+        r"r\.json: '1' has \"a\", not a",
+    ),
+    "no text": ("references", {"1": [], "2": ["b"]}, r"r\.json.*'1' is with an empty"),
+    "nothing": ("references", {}, r"r\.json.*nothing to score"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_files_that_are_no_captions_are_named(
+    case: str, pair: tuple[Path, Path]
+) -> None:
+    which, content, message = BAD[case]
+    predictions, references = pair
+    write(predictions if which == "predictions" else references, content)
+    with pytest.raises(ValueError, match=message):
+        main(predictions=predictions, references=references)
+
+
+def test_files_that_cannot_be_read_are_named(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"nope\.json cannot be read: No such file"):
+        main(predictions=tmp_path / "nope.json", references=pair[1])
+    pair[1].write_bytes('{"1": ["café"]}'.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"r\.json is not UTF-8"):
+        main(predictions=pair[0], references=pair[1])
+
+
+def test_a_shell_is_told_in_one_line(tmp_path: Path) -> None:
+    done = walls.shell("evaluate", f"--run={tmp_path / 'nope'}")
+    assert done.returncode == 1 and done.stdout == ""
+    assert (
+        done.stderr.strip() == f"error: --run={tmp_path}/nope: there is no such folder"
+    )
+
+
+# A run ------------------------------------------------------------------------------
+
+
+def test_a_run_of_eight_devices_is_scored_on_one(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(walls.run(), run)
+    before = json.loads((run / "scores.json").read_text())
+    (run / "scores.json").unlink()
+    done = walls.shell("evaluate", f"--run={run}")
+    assert done.returncode == 0, done.stderr
+    scores = json.loads(done.stdout)
+    assert scores == json.loads((run / "scores.json").read_text())
+    assert list(scores) == ["train"]
+    for name, value in before["train"].items():
+        assert scores["train"][name] == pytest.approx(value), name
+    assert scores["train"]["CIDEr"] > scores["train"]["CIDEr_constant"] > 0
+
+
+def test_a_layout_fits_any_number_of_devices() -> None:
+    trained = Layout(data=2, fsdp=4, tensor=2)
+    for devices, fsdp, tensor in (
+        (16, 4, 2),
+        (64, 4, 2),
+        (8, 4, 2),
+        (4, 2, 2),
+        (2, 1, 2),
+        (1, 1, 1),
+        (6, 1, 2),
+        (3, 1, 1),
+    ):
+        fitted = trained.fitted(devices)
+        assert fitted == Layout(data=None, fsdp=fsdp, tensor=tensor)
+        if devices <= jax.device_count():
+            assert fitted.mesh(jax.devices()[:devices]).size == devices
+    assert Layout(data=1, fsdp=None).fitted(8) == Layout(fsdp=8)
+
+
+def test_a_mesh_that_the_command_line_names_is_taken_or_refused() -> None:
+    run = str(walls.run())
+    named = walls.options("--config.mesh.data=4", "--config.mesh.tensor=1")
+    mesh = Trained.open(run, named).mesh
+    assert dict(mesh.shape) == {"data": 4, "fsdp": 2, "tensor": 1}
+    with pytest.raises(ValueError, match=r"data 3 x fsdp 2 x tensor 2 does not fill 8"):
+        Trained.open(run, walls.options("--config.mesh.data=3"))
+
+
+def test_a_run_keeps_its_own_config_and_model() -> None:
+    run = str(walls.run())
+    options = walls.options()
+    options.flags.config = "configs/scenes.py:tiny"
+    with pytest.raises(ValueError, match=r"a run keeps its own config"):
+        Trained.open(run, options)
+    with pytest.raises(ValueError, match=r"decoder/.* is \(2, .* there and \(3, "):
+        Trained.open(run, walls.options("--config.model.decoder.depth=3"))
+    other = Trained.open(run, walls.options("--config.model.dtype=bfloat16"))
+    assert other.config.model.dtype == "bfloat16"
