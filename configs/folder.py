@@ -1,7 +1,25 @@
-"""GIT on a folder of your own pictures, from nothing.
+r"""GIT on a folder of your own pictures, from nothing.
 
     python -m git_jax.train --config=configs/folder.py --config.data.path=DIR \
         --workdir=runs/folder
+    python -m git_jax.caption --run=runs/folder picture.jpg
+
+DIR holds pictures and a `metadata.jsonl` with a line for each of them:
+{"file_name": "a.jpg", "text": "a cat on a mat"}, or "texts" with a list of captions.
+
+A hundred pictures are learnt by heart, which is what the score on them says; to caption
+pictures never seen takes many thousands. On 76 photographs of COCO with five captions
+each, scored on those photographs, CIDEr-D is 2.5 after 450 steps, where the best
+constant caption gets 0.16: minutes on two CPU cores. More pictures need more `steps`:
+500 steps see each of 76 about 50 times.
+
+A caption may have 54 tokens, some 40 words. Longer ones are refused as bad records;
+make room for them with
+
+    --config.loader.text=100 --config.model.embed.positions=100 \
+        --config.evaluate.search.max_tokens=99
+
+or keep the last tokens of each with `--config.loader.long=cut`.
 """
 
 from ml_collections import ConfigDict
