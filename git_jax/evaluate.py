@@ -8,11 +8,12 @@ run; the second scores files, without a model. Both print JSON.
 """
 
 import json
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,8 @@ from git_jax.log import Log
 from git_jax.models.git import Git, generate
 from git_jax.run import Run
 from git_jax.tasks import caption as captions
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -82,24 +85,26 @@ class Writer:
                 key=key,
             )
 
-        self._write = jax.jit(write)
+        self._write = jax.jit(write, out_shardings=sharding.rows(mesh))
         self._key = jax.random.key(0)
 
     def __call__(self, params: Any, arrays: dict[str, np.ndarray]) -> list[Text]:
-        """One text for each row of this host's batch (of all hosts', in their order).
+        """One text for each of this host's rows.
 
         Args:
             arrays: `frames`, `tokens` and `prefix_length`, as an evaluation batch has.
         """
         rows = len(arrays["prefix_length"])
-        width = int(arrays["prefix_length"].max())
+        # Few widths, each the same on all hosts: every other is compiled anew.
+        width = max(from_all_hosts(int(arrays["prefix_length"].max())))
         width = width if width == 1 else -(-width // 8) * 8
         batch = {
             "frames": arrays["frames"],
             "tokens": arrays["tokens"][:, :width],
             "prefix_length": arrays["prefix_length"],
         }
-        short = -rows % sharding.row_ways(self._mesh)
+        ways = sharding.row_ways(self._mesh)
+        short = -rows % max(1, ways // jax.process_count())
         place = sharding.rows(self._mesh)
         batch = {
             name: jax.make_array_from_process_local_data(
@@ -109,8 +114,9 @@ class Writer:
         }
         with jax.set_mesh(self._mesh):
             found = self._write(params, batch, self._key)
-        if jax.process_count() > 1:
-            found = multihost_utils.process_allgather(found, tiled=True)
+        found = multihost_utils.global_array_to_host_local_array(
+            found, self._mesh, place.spec
+        )
         tokens, length, score = map(
             np.asarray, (found.tokens, found.length, found.score)
         )
@@ -230,8 +236,15 @@ class Evaluator:
             )
 
     def _batches(self, source: Any, batch: int) -> Iterator[pipeline.Batch]:
+        """This host's rows of about `batch` records at a time."""
+        ranks = jax.process_count()
         return self._loader.evaluation(
-            source, self._task, self._tokenizer, batch=min(batch, len(source))
+            source,
+            self._task,
+            self._tokenizer,
+            batch=-(-min(batch, len(source)) // ranks) * ranks,
+            rank=jax.process_index(),
+            ranks=ranks,
         )
 
     def score(
@@ -240,18 +253,10 @@ class Evaluator:
         """Scores every split and keeps scores and predictions in the run."""
         scores = {}
         for name in self.splits:
-            source, batches = self._source.split(name), self._batches
-            records, said, shown = list[Record](), dict[str, str](), list[str]()
-            for batch in batches(source, self._settings.batch):
-                texts = self._write(params, batch.arrays)
-                records += batch.records
-                said |= {
-                    id: text.text for id, text in zip(batch.ids, texts, strict=False)
-                }
-                shown += [
-                    report.data_uri(frames[0])
-                    for frames in batch.arrays["frames"][: GALLERY - len(shown)]
-                ]
+            found = from_all_hosts(self._write_split(params, name))
+            records = [record for part in found for record in part.records]
+            said = {id: text for part in found for id, text in part.said.items()}
+            shown = {id: uri for part in found for id, uri in part.shown.items()}
             scores[name] = self._task.score(said, records)
             each = self._task.each(said, records)
             rows = [
@@ -263,13 +268,51 @@ class Evaluator:
                 }
                 for record in records
             ]
-            for row, picture in zip(rows, shown, strict=False):
-                row["picture"] = picture
-            run.keep_predictions(name, rows)
+            for row in rows:
+                if row["id"] in shown:
+                    row["picture"] = shown[row["id"]]
+            if jax.process_index() == 0:
+                run.keep_predictions(name, rows)
             numbers = ", ".join(f"{k} {v:.4g}" for k, v in scores[name].items())
             say(f"{name}: {numbers}")
-        run.keep_scores(scores)
+        if jax.process_index() == 0:
+            run.keep_scores(scores)
         return scores
+
+    def _write_split(self, params: Any, split: str) -> "Said":
+        """This host's part of a split; each record is in one host's part."""
+        said = Said([], {}, {})
+        for batch in self._batches(self._source.split(split), self._settings.batch):
+            texts = self._write(params, batch.arrays)
+            said.records.extend(batch.records)
+            for row, id in enumerate(batch.ids):
+                said.said[id] = texts[row].text
+                if len(said.shown) < GALLERY:
+                    picture = batch.arrays["frames"][row, 0]
+                    said.shown[id] = report.data_uri(picture)
+        return said
+
+
+class Said(NamedTuple):
+    """Records, what was said of each by id, and some of the pictures by id."""
+
+    records: list[Record]
+    said: dict[str, str]
+    shown: dict[str, str]
+
+
+def from_all_hosts(value: T) -> list[T]:
+    """The value of every host, in their order, on every host."""
+    if jax.process_count() == 1:
+        return [value]
+    data = np.frombuffer(pickle.dumps(value), np.uint8)
+    sizes = multihost_utils.process_allgather(np.array(len(data)))
+    padded = np.pad(data, (0, int(sizes.max()) - len(data)))
+    parts = multihost_utils.process_allgather(padded)
+    return [
+        pickle.loads(part[:size].tobytes())
+        for part, size in zip(parts, sizes, strict=True)
+    ]
 
 
 def of_run(trained: Trained) -> dict[str, dict[str, float]]:

@@ -38,13 +38,14 @@ PARAMETERS: tuple[tuple[str, str], ...] = (
     (r"ffn/down/kernel", "M D"),
     (r"project/kernel", "_ D"),
     (r"patches/kernel", "_ _ _ D"),
+    (r"stem_block/kernel_\d+", "_ _ _ _"),
     (r"embed/(word|output)", "V D"),
     (r"embed/output_bias", "V"),
     (r"position", "_ D"),
     (r"temporal", "_ D"),
     (r"cls", "_"),
     (r"(ffn/down|attention/out|project|patches)/bias", "_"),
-    (r"norm[a-z_]*/(scale|bias)|[a-z]+_norm/(scale|bias)", "_"),
+    (r"norm[a-z_0-9]*/(scale|bias)|[a-z]+_norm/(scale|bias)", "_"),
 )
 
 

@@ -14,7 +14,6 @@ given a `dropout` key.
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -351,8 +350,8 @@ class Stack(nn.Module):
         if self.scan or depth == 0:
             return jax.lax.scan(body, carry, scanned)
         outputs = []
-        for i in range(depth):
-            carry, output = body(carry, jax.tree.map(itemgetter(i), scanned))
+        for given in _unstacked(scanned, depth):
+            carry, output = body(carry, given)
             outputs.append(output)
         return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
 
@@ -474,6 +473,20 @@ class Stack(nn.Module):
         return body(carry, given)
 
 
-def _split_last(scanned: Any) -> tuple[Any, Any]:
-    first = jax.tree.map(lambda leaf: leaf[:-1], scanned)
-    return first, jax.tree.map(lambda leaf: leaf[-1], scanned)
+# Splits, not slices: the gradient of a split is one concatenation, that of a slice is
+# a sum over as many arrays of the whole size.
+
+
+def _unstacked(tree: Any, depth: int) -> list[Any]:
+    """What is stacked on the leading dimension, one by one."""
+    leaves, structure = jax.tree.flatten(tree)
+    layers = [[part[0] for part in jnp.split(leaf, depth)] for leaf in leaves]
+    return [jax.tree.unflatten(structure, layer) for layer in zip(*layers, strict=True)]
+
+
+def _split_last(tree: Any) -> tuple[Any, Any]:
+    """All but the last of what is stacked on the leading dimension, and the last."""
+    leaves, structure = jax.tree.flatten(tree)
+    split = [jnp.split(leaf, [len(leaf) - 1]) for leaf in leaves]
+    first = jax.tree.unflatten(structure, [low for low, _ in split])
+    return first, jax.tree.unflatten(structure, [high[0] for _, high in split])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from git_jax import sharding
-from git_jax.nn.embed import PatchEmbed
+from git_jax.nn.embed import ConvStem, PatchEmbed
 from git_jax.nn.transformer import Activation, LayerNorm, Remat, Stack
 
 
@@ -18,6 +18,8 @@ class ViT(nn.Module):
     Args:
         size: side of the square pictures, in pixels.
         patch: side of a patch, in pixels.
+        stem: widths of convolutions that halve the picture before it is cut, see
+            `ConvStem`; the published models have none.
         class_token: whether a learned token stands in front of the patches.
         norm_before: CLIP's LayerNorm in front of the first block.
         patch_bias: whether the patch embedding has a bias.
@@ -26,6 +28,7 @@ class ViT(nn.Module):
 
     size: int = 224
     patch: int = 16
+    stem: tuple[int, ...] = ()
     width: int = 768
     depth: int = 12
     heads: int = 12
@@ -44,8 +47,18 @@ class ViT(nn.Module):
             raise ValueError(
                 f"ViT: size {self.size} is not divisible by patch {self.patch}"
             )
+        halved = 2 ** len(self.stem)
+        if self.patch % halved:
+            raise ValueError(
+                f"ViT: a stem of {len(self.stem)} halves the picture to 1 / {halved}, "
+                f"which does not divide patch {self.patch}"
+            )
         normal = nn.initializers.normal(self.std)
-        self.patches = PatchEmbed(self.width, self.patch, self.patch_bias, self.std)
+        if self.stem:
+            self.stem_block = ConvStem(self.stem, self.activation)
+        self.patches = PatchEmbed(
+            self.width, self.patch // halved, self.patch_bias, self.std
+        )
         count = (self.size // self.patch) ** 2 + self.class_token
         self.position = self.param("position", normal, (count, self.width))
         if self.class_token:
@@ -74,7 +87,8 @@ class ViT(nn.Module):
                 f"the encoder is made for {self.size} x {self.size} pixels and got "
                 f"{high} x {wide}; set the loader's image size or model.encoder.size"
             )
-        x = self.patches(frames.reshape(batch * count, high, wide, 3))
+        x = frames.reshape(batch * count, high, wide, 3)
+        x = self.patches(self.stem_block(x) if self.stem else x)
         if self.class_token:
             cls = jnp.broadcast_to(self.cls.astype(x.dtype), (len(x), 1, self.width))
             x = jnp.concatenate([cls, x], axis=1)
