@@ -12,7 +12,7 @@ from git_jax import tree
 
 # What weight decay acts on: matrices. Biases, norms, class tokens and positions keep
 # their scale.
-DECAYED = (r".*kernel", r".*/word", r".*/output")
+DECAYED = (r".*kernel(_\d+)?", r".*/word", r".*/output")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ def params():
 
     return {
         "encoder": {
+            "stem": {"kernel_0": made(3, 3, 2, 3)},
             "patches": {"kernel": made(3, 4), "bias": made(4)},
             "cls": made(4),
             "position": made(5, 4),
@@ -34,6 +35,10 @@ def params():
         },
         "decoder": {"layers": {"ffn": {"up": {"kernel": made(2, 4, 7)}}}},
     }
+
+
+def is_matrix(name):
+    return name.endswith(("kernel", "kernel_0", "word", "output"))
 
 
 def gradients(params, count):
@@ -80,7 +85,7 @@ def by_the_book(optimizer, params, grads, steps):
             second[i] = optimizer.b2 * second[i] + (1 - optimizer.b2) * g**2
             m = first[i] / (1 - optimizer.b1**t)
             v = second[i] / (1 - optimizer.b2**t)
-            matrix = name.endswith(("kernel", "word", "output"))
+            matrix = is_matrix(name)
             tower = 0.2 if name.startswith("encoder") else 1.0
             update = m / (np.sqrt(v) + optimizer.epsilon)
             update += optimizer.weight_decay * matrix * leaves[i]
@@ -109,7 +114,7 @@ def test_without_towers_and_schedule_it_is_optax_adamw(params):
     )
     grads = list(gradients(params, 4))
     found, _ = follow(optimizer.transform(params, STEPS), params, grads)
-    decayed = tree.select((".*kernel", ".*/word", ".*/output"), params)
+    decayed = tree.map_named(lambda name, _: is_matrix(name), params)
     plain = optax.adamw(0.05, b2=0.95, weight_decay=0.01, mask=decayed)
     theirs, _ = follow(plain, params, grads)
     jax.tree.map(
@@ -172,7 +177,7 @@ def test_weight_decay_acts_on_matrices_alone(params):
     for name, after, before in zip(
         tree.names(params), *map(jax.tree.leaves, (found, params)), strict=True
     ):
-        matrix = name.rsplit("/")[-1] in ("kernel", "word", "output")
+        matrix = is_matrix(name)
         np.testing.assert_allclose(
             after, before * (0.95 if matrix else 1), rtol=1e-6, err_msg=name
         )

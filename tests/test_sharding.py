@@ -32,7 +32,7 @@ def base(**changes):
     """GIT_B at its published size, with every parameter that an option adds."""
     return Program(
         model=Git(
-            encoder=ViT(patch_bias=True),
+            encoder=ViT(patch_bias=True, stem=(24, 48)),
             embed=TextEmbed(vocabulary=30522, tied=False),
             decoder=Stack(norm="post", final_norm=True),
             frames=6,

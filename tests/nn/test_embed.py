@@ -8,6 +8,7 @@ import pytest
 from git_jax.nn.embed import (
     CLIP_MEAN,
     CLIP_STD,
+    ConvStem,
     Head,
     PatchEmbed,
     TextEmbed,
@@ -53,6 +54,18 @@ def test_a_picture_that_patches_do_not_fill_is_refused():
     module = PatchEmbed(width=5, patch=4)
     with pytest.raises(ValueError, match="6 x 8 pixels.*patches of 4"):
         module.init(jax.random.key(0), jnp.zeros((1, 6, 8, 3)))
+
+
+def test_a_stem_halves_the_picture_and_sees_only_what_is_near():
+    """Two convolutions: a quarter of each side, and a corner is seen by its cell."""
+    module = ConvStem((4, 6), "gelu")
+    frames = jnp.array(RNG.normal(size=(1, 8, 16, 3)), jnp.float32)
+    params = module.init(jax.random.key(0), frames)
+    found = module.apply(params, frames)
+    assert found.shape == (1, 2, 4, 6)
+    other = module.apply(params, frames.at[0, 0, 0].add(1.0))
+    changed = np.argwhere(abs(other - found).max(axis=(0, 3)) > 0)
+    np.testing.assert_array_equal(changed, [[0, 0]])
 
 
 def text(tied=True, **changes):
