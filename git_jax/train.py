@@ -269,8 +269,9 @@ def fit(config: ConfigDict, directory: Path) -> None:
         Terminated: SIGTERM came, and the state is saved.
     """
     run = Run(directory)
-    source, task, loader = map(build, (config.data, config.task, config.loader))
-    program, mesh = Program.of(config), build(config.mesh).mesh()
+    made = build(config)
+    source, task, loader = made["data"], made["task"], made["loader"]
+    program, mesh = Program.of(config), made["mesh"].mesh()
     run.begin(config)
     tokenizer = run.tokenizer(config, source)
     loader.refuse_unreadable(source, task, tokenizer, config.seed)
@@ -290,10 +291,10 @@ def fit(config: ConfigDict, directory: Path) -> None:
     first = feed(0)
     trainer = Trainer.on(program, mesh, next(first).arrays)
     first.close()
-    with run.store(build(config.checkpoint)) as store, jax.set_mesh(mesh):
+    with run.store(made["checkpoint"]) as store, jax.set_mesh(mesh):
         step = store.latest()
         if step is None:
-            state, step = build(config.init).start(trainer.init(), mesh), 0
+            state, step = made["init"].start(trainer.init(), mesh), 0
         else:
             state = store.restore(step, trainer.like())
         main = jax.process_index() == 0
@@ -306,8 +307,9 @@ def fit(config: ConfigDict, directory: Path) -> None:
             main=main,
         ) as log:
             evaluator = Evaluator(config, tokenizer, mesh)
-            trains = step < config.steps
-            if trains:
+            if step < config.steps:
+                # Of an earlier step, scored by hand.
+                run.scores.unlink(missing_ok=True)
                 bad = pipeline.BadRecords(
                     directory / "bad_records.jsonl", loader.bad_fraction, len(source)
                 )
@@ -319,8 +321,7 @@ def fit(config: ConfigDict, directory: Path) -> None:
             else:
                 log.message(f"{directory}: all {config.steps} steps are done")
             store.wait()
-            # What is there may be of an earlier step, scored by hand.
-            if trains or not run.scores.exists():
+            if not run.scores.exists():
                 evaluator.score(state.evaluated, run, log.message)
     if main:
         report.write(directory)

@@ -74,10 +74,10 @@ class BadRecords:
         seen = max(self._rows, self._least)
         if len(self._bad) > self._fraction * seen:
             raise ValueError(
-                f"{len(self._bad):,} of {self._rows:,} records could not be read, more "
-                f"than --config.loader.bad_fraction={self._fraction} of {seen:,} rows: "
-                f"{summary(self._bad)}. Repair or remove them (all are listed in "
-                f"{self._path}), or allow a larger fraction"
+                f"{len(self._bad):,} records could not be read while {self._rows:,} "
+                f"rows were made, more than --config.loader.bad_fraction="
+                f"{self._fraction} of {seen:,}: {summary(self._bad)}. Repair or remove "
+                f"them (all are listed in {self._path}), or allow a larger fraction"
             )
 
 

@@ -354,8 +354,10 @@ class _Reader:
                     id,
                     "caption longer than T",
                     f"{self.loader.text + surplus} tokens with begin and end, "
-                    f"T = {self.loader.text}: raise --config.loader.text, or keep the "
-                    "last tokens of such captions with --config.loader.long=cut",
+                    f"T = {self.loader.text}: raise --config.loader.text (and with it "
+                    "--config.model.embed.positions and what the search may write), or "
+                    "keep the last tokens of such captions with "
+                    "--config.loader.long=cut",
                 )
             suffix = suffix[max(0, surplus - len(prefix)) :]
             prefix = prefix[surplus:]

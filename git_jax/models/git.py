@@ -182,7 +182,8 @@ def generate(
     def step(tokens: Array, cache: Cache) -> tuple[Array, Cache]:
         return extend(tokens[:, None], jnp.ones((len(tokens), 1), bool), cache)
 
-    cache = model.start(rows, size + search.max_tokens)
+    # The last token of a search is not fed.
+    cache = model.start(rows, size + search.max_tokens - 1)
     valid = jnp.arange(size) < length[:, None]
     logits, cache = extend(tokens, valid, cache)
     return search(step, take, cache, logits, length, eos=eos, pad=pad, key=key)
