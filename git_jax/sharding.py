@@ -38,7 +38,7 @@ PARAMETERS: tuple[tuple[str, str], ...] = (
     (r"ffn/down/kernel", "M D"),
     (r"project/kernel", "_ D"),
     (r"patches/kernel", "_ _ _ D"),
-    (r"stem_block/kernel_\d+", "_ _ _ _"),
+    (r"stem_block/kernel_\d+", "_ _ _ D"),
     (r"embed/(word|output)", "V D"),
     (r"embed/output_bias", "V"),
     (r"position", "_ D"),

@@ -76,8 +76,9 @@ class BadRecords:
             raise ValueError(
                 f"{len(self._bad):,} records could not be read while {self._rows:,} "
                 f"rows were made, more than --config.loader.bad_fraction="
-                f"{self._fraction} of {seen:,}: {summary(self._bad)}. Repair or remove "
-                f"them (all are listed in {self._path}), or allow a larger fraction"
+                f"{self._fraction} of {seen:,} rows: {summary(self._bad)}. Repair or "
+                f"remove them (all are listed in {self._path}), or allow a larger "
+                "fraction"
             )
 
 

@@ -17,7 +17,7 @@ def test_too_many_bad_records_end_the_run(tmp_path: pathlib.Path) -> None:
         bad.add(2, [Bad("b", "worse", "far")], 64)
     message = str(caught.value)
     assert message.startswith(
-        "101 of 128 records could not be read, more than --config"
+        "101 records could not be read while 128 rows were made, more than "
     )
     assert "loader.bad_fraction=0.01 of 10,000 rows" in message
     assert (
@@ -30,7 +30,7 @@ def test_too_many_bad_records_end_the_run(tmp_path: pathlib.Path) -> None:
 def test_the_fraction_is_of_the_rows_seen(tmp_path: pathlib.Path) -> None:
     bad = BadRecords(tmp_path / "bad.jsonl", 0.1, population=20)
     bad.add(1, ODD * 2, 8)
-    with pytest.raises(ValueError, match="3 of 16"):
+    with pytest.raises(ValueError, match="3 records could not be read while 16 rows"):
         bad.add(2, ODD, 8)
     bad = BadRecords(tmp_path / "bad.jsonl", 0.1, population=20)
     bad.add(1, [], 1000)
