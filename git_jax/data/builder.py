@@ -31,6 +31,7 @@ from PIL import Image
 
 from git_jax.data import wording
 from git_jax.data.scenes import CLIP, LEVELS, Scenes
+from git_jax.data.source import rows
 
 
 @dataclasses.dataclass
@@ -127,7 +128,7 @@ def record(example: Mapping[str, Any]) -> dict[str, Any]:
     scene = {key: _plain(value) for key, value in example["scene"].items()}
     scene["objects"] = [
         thing | {"centre": tuple(thing["centre"])}
-        for thing in _rows(example["scene"]["objects"])
+        for thing in _plain_rows(example["scene"]["objects"])
     ]
     still = isinstance(image, np.ndarray) and image.ndim == 3
     found: dict[str, Any] = {
@@ -138,14 +139,12 @@ def record(example: Mapping[str, Any]) -> dict[str, Any]:
     }
     if "questions" in example:
         found["label"] = _plain(example["label"])
-        found["questions"] = _rows(example["questions"])
+        found["questions"] = _plain_rows(example["questions"])
     return found
 
 
-def _rows(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """TFDS keeps a sequence of dicts as a dict of sequences."""
-    names, values = list(columns), map(_plain, columns.values())
-    return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+def _plain_rows(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return rows({name: _plain(column) for name, column in columns.items()})
 
 
 def _plain(value: Any) -> Any:

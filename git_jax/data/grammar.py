@@ -37,7 +37,10 @@ class Thing(TypedDict):
 
 
 class Scene(TypedDict):
-    """All that is in a picture; `motion` is where the one thing of a clip goes."""
+    """All that is in a picture; `motion` is where the one thing of a clip goes.
+
+    A scene that was read from a prepared set lacks what its level never has.
+    """
 
     objects: list[Thing]
     digits: list[int]
@@ -300,24 +303,25 @@ def judge(caption: str, scene: Scene) -> Verdict:
     left = list(scene["objects"])
     found: dict[int, Thing] = {}
     for index, (shape, colour) in enumerate(said.objects):
-        for thing in left:
+        for place, thing in enumerate(left):
             if (thing["shape"], thing["colour"]) == (shape, colour):
                 found[index] = thing
-                left.remove(thing)
+                del left[place]
                 break
     total = max(len(scene["objects"]), len(said.objects))
     true = all(
         i in found and j in found and holds(found[i], way, found[j])
         for i, way, j in said.relations
     )
-    motions = () if scene["motion"] is None else (scene["motion"],)
+    motion = scene.get("motion")
+    motions = () if motion is None else (motion,)
     exact = (
         len(found) == total
         and true
         and not said.loose
         and (bool(said.relations) or total < 2)
-        and sorted(said.digits) == sorted(scene["digits"])
-        and sorted(said.words) == sorted(scene["words"])
+        and sorted(said.digits) == sorted(scene.get("digits", ()))
+        and sorted(said.words) == sorted(scene.get("words", ()))
         and said.motions == motions
     )
     return Verdict(len(found), total, exact)

@@ -279,8 +279,11 @@ class Crop:
 
 
 def _check_size(size: int) -> None:
-    if size < 1:
-        raise ValueError(f"size={size} is no width of a picture: it must be at least 1")
+    if not 1 <= size <= 2**14:
+        raise ValueError(
+            f"size={size} is no width of a picture: it must be at least 1 and at most "
+            f"{2**14:,}"
+        )
 
 
 def _check_one_size(frames: Sequence[np.ndarray]) -> None:

@@ -16,6 +16,9 @@ import numpy as np
 
 from git_jax.data.source import Part
 
+SEEDS = 2**63
+"""How many seeds there are: as many as JAX takes, too."""
+
 
 class _Key(np.random.bit_generator.ISeedSequence):
     """Philox(_Key(a, b)) is Philox(key=(a, b)), but asks for no entropy: 3 x faster."""
@@ -26,6 +29,14 @@ class _Key(np.random.bit_generator.ISeedSequence):
     def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
         assert n_words == len(self._key), n_words
         return np.array(self._key, dtype)
+
+
+def check_seed(seed: int) -> None:
+    """ValueError for a seed that cannot be a key."""
+    if not 0 <= seed < SEEDS:
+        raise ValueError(
+            f"--config.seed={seed} is no seed: it must be at least 0 and less than 2^63"
+        )
 
 
 def generator(seed: int, position: int, attempt: int = 0) -> np.random.Generator:
@@ -88,7 +99,9 @@ def order(drawn: Sequence[Part], seed: int) -> Order:
     """The number of the record at each position, without an end.
 
     Each part has an order of its own and of those around any position its share.
+    Raises ValueError for a seed that is negative or too large.
     """
+    check_seed(seed)
     seeds = np.random.SeedSequence(seed).generate_state(len(drawn))
     shuffled = [
         Shuffled(part.size, int(own), part.start)

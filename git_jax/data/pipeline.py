@@ -13,14 +13,13 @@ one integer, and any number of ranks sees the same global batches, row by row.
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from git_jax.data import image as pictures
-from git_jax.data.bad_records import Bad, summary
-from git_jax.data.bad_records import BadRecords as BadRecords
-from git_jax.data.order import ENDLESS, Order, generator, order
+from git_jax.data.bad_records import Bad, BadRecords, summary  # noqa: F401
+from git_jax.data.order import ENDLESS, Order, check_seed, generator, order
 from git_jax.data.source import BadRecord, Part, Record, Source, parts
 from git_jax.data.tokenizer import Tokenizer
 
@@ -69,9 +68,10 @@ class Batch:
     An evaluation batch has one text a picture, no `target`, and
     tokens         i32  [B T]   bos prefix pad...
     prefix_length  i32  [B]     how many of them are not padding, bos included
-    present        bool [B]     False in the rows that only fill up the last batch
+    present        bool [B]     False in the rows that only fill up the batch
     `ids` and `records` (without frames) are then those of the present rows, which come
-    first.
+    first. `bad` are the records that cannot be read: in training others stand for them,
+    in an evaluation they are left out.
     """
 
     arrays: dict[str, np.ndarray]
@@ -152,7 +152,7 @@ class Loader:
 
     text          T, tokens of a row with bos and eos
     captions      G, texts of a picture in one batch
-    frames        F, frames of every record
+    frames        F, frames of every record; one with another number is a bad record
     image         what makes squares of pictures: Crop or Resize
     threads       make whole batches ahead, each its own
     prefetch      batches that may lie ready; 0 makes each when it is asked for
@@ -172,15 +172,15 @@ class Loader:
     prefetch: int = 4
     workers: int = 0
     bad_fraction: float = 0.01
-    long: str = "refuse"
+    long: Literal["refuse", "cut"] = "refuse"
     pixels: int = pictures.PIXELS
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            if getattr(self, name) < least:
+        for name, (least, most) in _LIMITS.items():
+            if not least <= getattr(self, name) <= most:
                 raise ValueError(
                     f"--config.loader.{name}={getattr(self, name)} must be at least "
-                    f"{least}"
+                    f"{least} and at most {most:,}"
                 )
         if not 0 <= self.bad_fraction <= 1:
             raise ValueError(
@@ -235,8 +235,8 @@ class Loader:
     ) -> Batches:
         """Every record exactly once over all ranks, in order, without randomness.
 
-        All ranks have the same number of batches of the same shape. Raises ValueError
-        for a record that cannot be read: a score over the others is not the score.
+        All ranks have the same number of batches of the same shape. A record that
+        cannot be read is left out, and listed in `bad` of the batch it would be in.
         """
         import grain
 
@@ -256,6 +256,7 @@ class Loader:
 
         Ends at the first that can, which is usually the first.
         """
+        check_seed(seed)
         read, bad = _Reader(self, source, task, tokenizer), list[Bad]()
         count = min(len(source), 1000)
         for number in range(count):
@@ -283,7 +284,15 @@ class Loader:
         return Batches(iter(batches))
 
 
-_LEAST = dict(text=3, captions=1, frames=1, threads=0, prefetch=0, workers=0, pixels=1)
+_LIMITS = dict(
+    text=(3, 2**16),
+    captions=(1, 2**16),
+    frames=(1, 2**16),
+    threads=(0, 2**10),
+    prefetch=(0, 2**10),
+    workers=(0, 2**10),
+    pixels=(1, 2**40),
+)
 
 
 def _share(batch: int, ranks: int) -> int:
@@ -292,6 +301,8 @@ def _share(batch: int, ranks: int) -> int:
             f"--config.batch={batch} pictures cannot be shared evenly by {ranks} "
             "processes: choose a multiple"
         )
+    if batch > 2**20:
+        raise ValueError(f"--config.batch={batch} must be at most {2**20:,}")
     return batch // ranks
 
 
@@ -324,10 +335,11 @@ class _Reader:
         self, frames: Sequence[Any], id: str, rng: np.random.Generator | None
     ) -> Sequence[np.ndarray]:
         if len(frames) != self.loader.frames:
-            raise ValueError(
-                f"the record {id!r} has {len(frames)} frames, "
-                f"--config.loader.frames={self.loader.frames}: set it to what the "
-                "records of the data have"
+            raise BadRecord(
+                id,
+                "number of frames",
+                f"it has {len(frames)}, --config.loader.frames={self.loader.frames}: "
+                "set that to what the records of the data have",
             )
         try:
             decoded = [
@@ -427,12 +439,17 @@ class _Evaluation:
         tokens = np.full((count, loader.text), tokenizer.pad, np.int32)
         tokens[:, 0] = tokenizer.bos
         length = np.ones(count, np.int32)
-        records = list[Record]()
-        for place, row in enumerate(self.rows):
-            index = step * self.batch + row
+        records, bad = list[Record](), list[Bad]()
+        first = step * self.batch
+        for index in range(first + self.rows.start, first + self.rows.stop):
             if index >= len(self.read.source):
                 break
-            record, squares, prefix = self._example(index)
+            try:
+                record, squares, prefix = self._example(index)
+            except BadRecord as error:
+                bad.append(Bad(error.id, error.reason, error.detail))
+                continue
+            place = len(records)
             for frame, square in enumerate(squares):
                 frames[place, frame] = square
             tokens[place, 1 : 1 + len(prefix)] = prefix
@@ -446,22 +463,19 @@ class _Evaluation:
             present=np.arange(count) < len(records),
         )
         ids = [record["id"] for record in records]
-        return dict(arrays=arrays, ids=ids, records=records)
+        return dict(arrays=arrays, ids=ids, records=records, bad=bad)
 
     def _example(
         self, index: int
     ) -> tuple[Record, Sequence[np.ndarray], Sequence[int]]:
         """A record, its squares, and the ids of its prefix."""
         loader = self.read.loader
-        try:
-            record = self.read.source[index]
-            example = self.read.task.examples(record, generator(0, index), 1)[0]
-            squares = self.read.squares(example.frames, record["id"], None)
-        except BadRecord as error:
-            raise ValueError(
-                f"the record {error} cannot be evaluated, and a score over the others "
-                "would not be the score of the set: repair or remove it"
-            ) from error
+        record = self.read.source[index]
+        examples = self.read.task.examples(record, generator(0, index), 1)
+        if not examples:
+            raise BadRecord(record["id"], "no caption", "add a text to the record")
+        example = examples[0]
+        squares = self.read.squares(example.frames, record["id"], None)
         prefix = self.read.tokenizer.encode(example.prefix) if example.prefix else []
         if len(prefix) >= loader.text:
             raise ValueError(

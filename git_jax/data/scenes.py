@@ -20,7 +20,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 
@@ -31,6 +31,9 @@ HELD_OUT = frozenset((s, COLOURS[(i + 3) % 8]) for i, s in enumerate(SHAPES))
 _SEEN = tuple((s, c) for s in SHAPES for c in COLOURS if (s, c) not in HELD_OUT)
 KINDS = {"train": _SEEN, "test": _SEEN, "compositional": tuple(sorted(HELD_OUT))}
 COUNTS = {"train": 1_000_000, "test": 1_000, "compositional": 1_000}
+MOST = 2**32  # pictures of one split: each has a number of its own (see `_key`)
+Split = Literal["train", "test", "compositional"]
+Level = Literal["pairs", "full", "clips"]
 CLIP = 6  # frames, as many as GIT samples from a video
 
 _WORDS = tuple(
@@ -58,8 +61,8 @@ class Scenes:
     (`wording.Question`) and `label`.
     """
 
-    part: str = "train"
-    level: str = "pairs"
+    part: Split = "train"
+    level: Level = "pairs"
     seed: int = 0
     size: int = 64
     count: int | None = None
@@ -79,15 +82,22 @@ class Scenes:
             raise ValueError(
                 f"size={self.size}: below 32 pixels shapes cannot be told apart"
             )
-        if self.count is not None and self.count < 1:
-            raise ValueError(f"count={self.count}: give at least 1 picture, or None")
+        if self.size > 2**12:
+            raise ValueError(f"size={self.size}: draw at most {2**12:,} pixels a side")
+        if self.count is not None and not 1 <= self.count <= MOST:
+            raise ValueError(
+                f"count={self.count}: give at least 1 picture and at most {MOST:,}, or "
+                "None"
+            )
 
     def __len__(self) -> int:
         return COUNTS[self.part] if self.count is None else self.count
 
     def split(self, name: str) -> "Scenes":
         """The same corpus, other pictures; another split has its own default count."""
-        return self if name == self.part else replace(self, part=name, count=None)
+        if name == self.part:
+            return self
+        return replace(self, part=cast(Split, name), count=None)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = self._dice(index)

@@ -16,7 +16,7 @@ import functools
 import json
 import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -313,9 +313,10 @@ class Tfds(Lazy):
     id     the feature, a text or a number, that no two records share; without one the
            id of a record is "name/part/index"
 
-    Pictures stay encoded, those of a clip TFDS decodes; the other features are handed
-    on with the record. The set must have been prepared as array_record, whose records
-    can be read in any order; its code is not needed.
+    Pictures stay encoded, those of a clip TFDS decodes; all features but `image` are
+    handed on with the record, texts as str and a sequence of dicts as a list of dicts.
+    The set must have been prepared as array_record, whose records can be read in any
+    order; its code is not needed.
 
     Raises ValueError where there is no such set, split or feature, or where its files
     cannot be read in any order.
@@ -354,11 +355,9 @@ class Tfds(Lazy):
             id = own.decode(errors="replace") if isinstance(own, bytes) else str(own)
         picture = _feature(features, self.image)
         frames = list(picture) if isinstance(picture, list | tuple) else [picture]
-        return features | {
-            "id": id,
-            "frames": frames,
-            "texts": self._texts(id, features),
-        }
+        texts = self._texts(id, features)
+        rest = _python(self._builder.info.features, _without(features, self.image))
+        return rest | {"id": id, "frames": frames, "texts": texts}
 
     def _texts(self, id: str, features: dict[str, Any]) -> tuple[str, ...]:
         found = _feature(features, self.text)
@@ -438,6 +437,50 @@ def _feature(features: Any, path: str) -> Any:
     for name in path.split("/"):
         features = features[name]
     return features
+
+
+def _without(features: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """A copy without the feature at `path`."""
+    name, _, inside = path.partition("/")
+    rest = {key: value for key, value in features.items() if key != name}
+    return rest | {name: _without(features[name], inside)} if inside else rest
+
+
+def _python(feature: Any, value: Any) -> Any:
+    """What TFDS read, with str for bytes of text and rows for columns.
+
+    {"text": [b"a", b"b"]} of a sequence of dicts -> [{"text": "a"}, {"text": "b"}].
+    What is not UTF-8 stays bytes, and numbers stay as they are.
+    """
+    if hasattr(feature, "feature"):  # a sequence, which also has what its feature has
+        if isinstance(value, Mapping):
+            value = rows(value)
+        if isinstance(value, np.ndarray) and value.dtype != object:
+            return value
+        if isinstance(value, np.ndarray | list | tuple):
+            return [_python(feature.feature, one) for one in value]
+        return value
+    if isinstance(value, Mapping):
+        return {name: _python(feature[name], one) for name, one in value.items()}
+    return _text(value) if np.dtype(feature.np_dtype).hasobject else value
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, np.ndarray | list | tuple):
+        return [_text(one) for one in value]
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return value
+
+
+def rows(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """{"a": [1, 2], "b": [3, 4]} -> [{"a": 1, "b": 3}, {"a": 2, "b": 4}]
+
+    TFDS keeps a sequence of dicts as a dict of sequences.
+    """
+    values = zip(*columns.values(), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in values]
 
 
 def _inner(features: Any) -> Any:

@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 from git_jax.data import builder
 from git_jax.data.scenes import LEVELS, Scenes
 from git_jax.data.source import Tfds
+from git_jax.tasks.caption import Caption
 
 
 @pytest.fixture(scope="module", params=LEVELS)
@@ -62,6 +63,25 @@ def test_is_a_source_like_any_prepared_set(prepared):
     assert read[3]["texts"] == source[3]["texts"]
     assert len(read[3]["frames"]) == len(source[3]["frames"])
     assert set(read.splits) == set(source.splits)
+
+
+def test_scenes_read_by_tfds_score_as_scenes_drawn(prepared):
+    target, source = prepared
+    read = Tfds(path=str(target), name=f"scenes/{source.level}", text="texts")
+    drawn = [source[index] for index in range(len(source))]
+    found = [read[index] for index in range(len(read))]
+    for one, other in zip(found, drawn, strict=True):
+        assert "image" not in one
+        assert one.get("questions") == other.get("questions")
+        assert one.get("label") == other.get("label")
+    scores = []
+    for records in drawn, found:
+        # Every other caption is of the next picture, so that some are wrong.
+        texts = [drawn[i + i % 2 - len(drawn)]["texts"][0] for i in range(len(drawn))]
+        said = {r["id"]: t for r, t in zip(records, texts, strict=True)}
+        scores.append(Caption().score(said, records))
+    assert scores[0] == scores[1]
+    assert 0.4 < scores[1]["caption_exact"] < 1
 
 
 def test_what_is_there_is_kept_and_another_is_refused(prepared):

@@ -285,8 +285,17 @@ def test_loaders_and_their_parts_pickle() -> None:
 def test_impossible_settings_are_named() -> None:
     with pytest.raises(ValueError, match="batch=4 pictures .* by 3 processes"):
         train(Drawn(), 1, ranks=3)
-    with pytest.raises(ValueError, match="'0' has 2 frames, --config.loader.frames=1"):
+    with pytest.raises(ValueError, match="--config.batch=1.* must be at most 1,048"):
+        train(Drawn(), 1, batch=2**70)
+    wrong = "100 x number of frames .*it has 2, --config.loader.frames=1"
+    with pytest.raises(ValueError, match=wrong):
         train(Drawn(1, frames=2), 1)
+    for seed in (-1, 2**63):
+        with pytest.raises(ValueError, match=f"--config.seed={seed} is no seed"):
+            train(Drawn(), 1, seed=seed)
+        with pytest.raises(ValueError, match=f"--config.seed={seed} is no seed"):
+            NOW.refuse_unreadable(Drawn(), SAY, Bytes(), seed)
+    assert len(train(Drawn(), 1, seed=2**63 - 1)[0].ids) == 4
     for field, value in (
         ("text", 2),
         ("captions", 0),
@@ -294,6 +303,8 @@ def test_impossible_settings_are_named() -> None:
         ("threads", -1),
         ("prefetch", -1),
         ("workers", -1),
+        ("text", 2**70),
+        ("prefetch", 2**70),
         ("pixels", 0),
         ("bad_fraction", 1.5),
         ("long", "wrap"),
@@ -377,8 +388,11 @@ def test_unreadable_pictures(folder: FolderMaker, picture: bytes, reason: str) -
     (batch,) = train(Folder(str(path)), 1, loader)
     assert batch.ids == ["good.png"] * 4
     assert {(one.id, one.reason) for one in batch.bad} == {("bad.png", reason)}
-    with pytest.raises(ValueError, match=f"bad.png: {reason}: .* cannot be evaluated"):
-        take(1, loader.evaluation(Folder(str(path)), Say(), Bytes(), batch=1))
+    # An evaluation leaves it out, and says so.
+    (batch,) = loader.evaluation(Folder(str(path)), Say(), Bytes(), batch=2)
+    assert batch.ids == [record["id"] for record in batch.records] == ["good.png"]
+    assert batch.arrays["present"].tolist() == [True, False]
+    assert [(one.id, one.reason) for one in batch.bad] == [("bad.png", reason)]
 
 
 def test_a_caption_without_a_token_is_a_bad_record() -> None:
@@ -468,7 +482,52 @@ def test_evaluation_minds_no_caption_but_the_prefix() -> None:
         list(NOW.evaluation(long, Say("p" * 20), Bytes(), batch=1))
 
 
-def test_a_score_over_some_of_the_records_is_refused() -> None:
-    source = Drawn(3, frozenset([1]))
-    with pytest.raises(ValueError, match="the record 1: odd: 1 is odd cannot be eval"):
-        list(NOW.evaluation(source, Say(), Bytes(), batch=2))
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_evaluation_leaves_out_and_lists_what_cannot_be_read(ranks: int) -> None:
+    source = Drawn(7, frozenset([1, 4, 5]))  # of two ranks one has 4 and 5 alone
+    batches = [
+        batch
+        for rank in range(ranks)
+        for batch in NOW.evaluation(
+            source, Say(), Bytes(), batch=4, rank=rank, ranks=ranks
+        )
+    ]
+    assert sorted(id for batch in batches for id in batch.ids) == list("0236")
+    assert sorted(bad for batch in batches for bad in batch.bad) == [
+        Bad(id, "odd", f"{id} is odd") for id in "145"
+    ]
+    for batch in batches:
+        assert [record["id"] for record in batch.records] == batch.ids
+        rows = np.arange(4 // ranks)
+        np.testing.assert_array_equal(batch.arrays["present"], rows < len(batch.ids))
+        for row, id in enumerate(batch.ids):
+            np.testing.assert_array_equal(
+                batch.arrays["frames"][row, 0], Drawn()[int(id)]["frames"][0]
+            )
+        assert not batch.arrays["frames"][len(batch.ids) :].any()
+
+
+def test_a_clip_of_another_length_is_a_bad_record() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Uneven(Drawn):
+        def __getitem__(self, index: int) -> Record:
+            record = super().__getitem__(index)
+            return record | {"frames": record["frames"][: 1 + index % 2]}
+
+    (batch,) = train(Uneven(4, frames=2), 1, NOW_CLIPS)
+    assert set(batch.ids) <= {"1", "3"}
+    assert {(bad.id, bad.reason) for bad in batch.bad} == {
+        ("0", "number of frames"),
+        ("2", "number of frames"),
+    }
+    (batch,) = NOW_CLIPS.evaluation(Uneven(4, frames=2), SAY, Bytes(), batch=4)
+    assert batch.ids == ["1", "3"] and [bad.id for bad in batch.bad] == ["0", "2"]
+
+
+def test_evaluation_keeps_no_pictures_of_a_tfds_set(prepared: Tfds) -> None:
+    loader = dataclasses.replace(NOW, text=40)
+    (batch,) = loader.evaluation(prepared, Say(), Bytes(), batch=6)
+    assert len(batch.records) == 5 and [bad.reason for bad in batch.bad] == [
+        "empty caption"
+    ]
+    assert not any({"image", "frames"} & set(record) for record in batch.records)

@@ -47,7 +47,9 @@ def test_is_a_source():
         ({"part": "val"}, "no split 'val'; they have train, test, compositional"),
         ({"level": "hard"}, "no level 'hard'; they have pairs, full, clips"),
         ({"size": 16}, "size=16"),
+        ({"size": 10**9}, "at most 4,096 pixels"),
         ({"count": 0}, "count=0"),
+        ({"count": 2**70}, "at most 4,294,967,296"),
     ],
 )
 def test_what_there_is_not_is_refused(fields, message):

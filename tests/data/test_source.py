@@ -209,6 +209,8 @@ def test_tfds_records(prepared: Tfds) -> None:
         number = int(text.removeprefix("the über picture "))
         found[number] = decode(record["frames"][0])
         assert record["label"] == number % 3
+        assert record["captions"] == [{"text": t} for t in ("one", "two")[:number]]
+        assert record["caption"] == text and "image" not in record
     assert sorted(found) == [1, 2, 3, 4, 5]
     for number, picture in found.items():
         np.testing.assert_array_equal(picture, colours(5, 7, number))
