@@ -94,6 +94,8 @@ class Store:
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
             )
+        except (MemoryError, PermissionError):
+            raise
         except Exception as error:
             raise ValueError(self._damaged(step, error)) from error
         return restored.state
@@ -117,6 +119,8 @@ class Store:
                         item={part: like}, restore_args=arguments, partial_restore=True
                     ),
                 )
+        except (MemoryError, PermissionError):
+            raise
         except Exception as error:
             raise ValueError(self._damaged(step, error)) from error
         return restored[part]
@@ -127,6 +131,8 @@ class Store:
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(about=ocp.args.JsonRestore())
             )
+        except (MemoryError, PermissionError):
+            raise
         except Exception as error:
             raise ValueError(self._damaged(step, error)) from error
         return restored.about
@@ -140,6 +146,8 @@ class Store:
         """Shape and type of every array of the saved state, as it is nested."""
         try:
             found = dict(self._manager.item_metadata(step).state)
+        except (MemoryError, PermissionError):
+            raise
         except Exception as error:
             raise ValueError(self._damaged(step, error)) from error
         return jax.tree.map(
@@ -150,9 +158,9 @@ class Store:
         others = [s for s in self._manager.all_steps() if s != step]
         where = self.directory / str(step)
         way = (
-            f"remove that folder to go on from step {max(others)}"
+            f"move that folder away to go on from step {max(others)}"
             if others
-            else "there is no other checkpoint: remove the folder to start again"
+            else "there is no other checkpoint: move the folder away to start again"
         )
         reason = " ".join(str(error).split())[:200]
         return f"the checkpoint {where} cannot be read ({reason}); {way}"

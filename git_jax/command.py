@@ -226,6 +226,14 @@ class Command:
     arguments: list[str]
     overrides: list[tuple[str, str]]
 
+    def refuse_arguments(self) -> None:
+        """ValueError where the command line has words that are no flags."""
+        if self.arguments:
+            raise ValueError(
+                f"{' '.join(self.arguments)}: this command takes flags alone, such as "
+                f"--config={self.arguments[0]}"
+            )
+
     def config(self, default: str | None = None) -> ConfigDict:
         """The config of `--config`, or `default` without one, overridden and locked."""
         name = self.flags.config or default

@@ -27,6 +27,7 @@ from git_jax import checkpoint, command, report, sharding
 from git_jax import config as configs
 from git_jax.config import build
 from git_jax.data import pipeline
+from git_jax.data.bad_records import Bad, summary
 from git_jax.data.source import Record
 from git_jax.data.tokenizer import Tokenizer
 from git_jax.decode.search import Beam, Search
@@ -44,7 +45,7 @@ class Evaluation:
 
     Args:
         every: steps between the samples that a run shows while it trains.
-        samples: how many pictures they show.
+        samples: how many pictures they show; 0 shows none.
         splits: what is scored at the end; None takes those that the source names.
         batch: pictures at a time.
         search: how a caption is found.
@@ -55,6 +56,11 @@ class Evaluation:
     splits: tuple[str, ...] | None = None
     batch: int = 100
     search: Search = field(default_factory=Beam)
+
+    def __post_init__(self) -> None:
+        for name, least in (("every", 1), ("samples", 0), ("batch", 1)):
+            if (value := getattr(self, name)) < least:
+                raise ValueError(f"evaluate.{name}={value} must be at least {least}")
 
 
 @dataclass(frozen=True)
@@ -208,6 +214,8 @@ class Evaluator:
         self._source, self._task = build(config.data), build(config.task)
         self._loader: pipeline.Loader = build(config.loader)
         self._tokenizer = tokenizer
+        for split in self.splits:
+            self._source.split(split)  # refuses what is no split, before any training
         model = build(config.model)
         self._write = Writer(model, self._settings.search, tokenizer, mesh)
 
@@ -217,7 +225,7 @@ class Evaluator:
 
     def samples_at(self, step: int) -> bool:
         """Whether captions are shown after this step."""
-        return step % self._settings.every == 0
+        return self._settings.samples > 0 and step % self._settings.every == 0
 
     def sample(self, step: int, params: Any, log: Log) -> None:
         """Captions of the first few pictures of the first split, into the log."""
@@ -257,7 +265,13 @@ class Evaluator:
             records = [record for part in found for record in part.records]
             said = {id: text for part in found for id, text in part.said.items()}
             shown = {id: uri for part in found for id, uri in part.shown.items()}
+            bad = [one for part in found for one in part.bad]
+            if not records:
+                raise ValueError(f"no record of {name} can be read: {summary(bad)}")
             scores[name] = self._task.score(said, records)
+            if bad:
+                scores[name]["unreadable"] = len(bad)
+                say(f"{name}: not scored, since they cannot be read: {summary(bad)}")
             each = self._task.each(said, records)
             rows = [
                 {
@@ -281,10 +295,11 @@ class Evaluator:
 
     def _write_split(self, params: Any, split: str) -> "Said":
         """This host's part of a split; each record is in one host's part."""
-        said = Said([], {}, {})
+        said = Said([], {}, {}, [])
         for batch in self._batches(self._source.split(split), self._settings.batch):
             texts = self._write(params, batch.arrays)
             said.records.extend(batch.records)
+            said.bad.extend(batch.bad)
             for row, id in enumerate(batch.ids):
                 said.said[id] = texts[row].text
                 if len(said.shown) < GALLERY:
@@ -294,11 +309,13 @@ class Evaluator:
 
 
 class Said(NamedTuple):
-    """Records, what was said of each by id, and some of the pictures by id."""
+    """Records, what was said of each by id, some of the pictures by id, and the
+    records that cannot be read."""
 
     records: list[Record]
     said: dict[str, str]
     shown: dict[str, str]
+    bad: list[Bad]
 
 
 def from_all_hosts(value: T) -> list[T]:
@@ -332,6 +349,7 @@ def define() -> None:
 
 def main(options: command.Command) -> None:
     """The command."""
+    options.refuse_arguments()
     given = options.flags
     files = (given.predictions, given.references)
     scores: dict[str, Any]

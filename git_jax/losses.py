@@ -51,6 +51,10 @@ class Caption:
     smoothing: float = 0.1
     form: Literal["cross_entropy", "kl"] = "cross_entropy"
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"smoothing={self.smoothing} must be in [0, 1)")
+
     def weight(self, batch: Mapping[str, Array]) -> Scalar:
         return batch["target"][:, 1:].sum().astype(jnp.float32)
 

@@ -29,6 +29,7 @@ FREE = (
     "loader.threads",
     "loader.prefetch",
     "loader.workers",
+    "loader.bad_fraction",
 )
 
 
@@ -49,6 +50,9 @@ class Run:
     def begin(self, config: ConfigDict) -> None:
         """Keeps the config, or holds it against the one that is there.
 
+        A directory without a checkpoint holds nothing that could be lost: a start that
+        failed there, on a mistyped path say, does not stand in the way of the next.
+
         Raises:
             ValueError: the directory holds a run of another config, or something else.
         """
@@ -64,7 +68,13 @@ class Run:
             self.directory.mkdir(parents=True, exist_ok=True)
         else:
             found = configs.difference(configs.load(path), config, harmless=FREE)
-            if found:
+            saved = self.checkpoints.is_dir() and any(
+                path.name.isdigit() for path in self.checkpoints.iterdir()
+            )
+            if found and not saved:
+                for kind in (tokenizers.SentencePiece, tokenizers.WordPiece):
+                    (self.directory / kind.file).unlink(missing_ok=True)
+            elif found:
                 raise ValueError(
                     f"{self.directory} holds a run of another config (there, here): "
                     f"{'; '.join(found[:8])}{' ...' if len(found) > 8 else ''}. Give "

@@ -5,6 +5,7 @@
 The same command on the same directory goes on where it stopped.
 """
 
+import contextlib
 import dataclasses
 import json
 import signal
@@ -30,6 +31,8 @@ from ml_collections import ConfigDict
 from git_jax import checkpoint, command, losses, optim, report, sharding
 from git_jax.config import build
 from git_jax.data import pipeline
+from git_jax.data.bad_records import BadRecords
+from git_jax.data.tokenizer import Tokenizer
 from git_jax.evaluate import Evaluator
 from git_jax.log import Log
 from git_jax.run import Run
@@ -70,6 +73,9 @@ class Program:
     @classmethod
     def of(cls, config: ConfigDict) -> "Program":
         """The program that a config describes."""
+        for name in ("steps", "batch", "accumulate"):
+            if config[name] < 1:
+                raise ValueError(f"{name}={config[name]} must be at least 1")
         return cls(
             model=build(config.model),
             losses=build(config.losses),
@@ -237,11 +243,20 @@ class Init:
 
     run: str | None = None
 
-    def start(self, state: State, mesh: Mesh) -> State:
+    def start(self, state: State, mesh: Mesh, tokenizer: Tokenizer) -> State:
         """The state before the first step, on the parameters of that run."""
         if self.run is None:
             return state
-        _, params = Run.open(self.run).parameters(mesh)
+        other = Run.open(self.run)
+        step, params = other.parameters(mesh)
+        with other.store() as store:
+            fingerprint = store.about(step)["tokenizer"]
+        if fingerprint != tokenizer.fingerprint:
+            raise ValueError(
+                f"init.run={self.run} has other words: its tokenizer is {fingerprint}, "
+                f"this run's {tokenizer.fingerprint}. Take its kind of tokenizer, with "
+                f"--config.tokenizer.path naming the file in {other.directory}"
+            )
         checkpoint.require_same_shapes(f"init.run={self.run}", params, state.params)
         average = None if state.average is None else jax.tree.map(jnp.copy, params)
         return dataclasses.replace(state, params=params, average=average)
@@ -254,11 +269,14 @@ class Pending:
     step: int
     metrics: dict[str, Array]
     batch: pipeline.Batch
-    waited: float
 
 
 class Terminated(Exception):
-    """The run was asked to stop and has saved its state."""
+    """The run was asked to stop by a signal and has saved its state."""
+
+    def __init__(self, signal: signal.Signals, step: int) -> None:
+        super().__init__(f"stopped by {signal.name}; step {step} is saved")
+        self.signal = signal
 
 
 def fit(config: ConfigDict, directory: Path) -> None:
@@ -266,7 +284,7 @@ def fit(config: ConfigDict, directory: Path) -> None:
 
     Raises:
         ValueError: what a user can mend; the last good checkpoint stays.
-        Terminated: SIGTERM came, and the state is saved.
+        Terminated: SIGTERM or Ctrl-C came, and the state is saved.
     """
     run = Run(directory)
     made = build(config)
@@ -294,7 +312,7 @@ def fit(config: ConfigDict, directory: Path) -> None:
     with run.store(made["checkpoint"]) as store, jax.set_mesh(mesh):
         step = store.latest()
         if step is None:
-            state, step = made["init"].start(trainer.init(), mesh), 0
+            state, step = made["init"].start(trainer.init(), mesh, tokenizer), 0
         else:
             state = store.restore(step, trainer.like())
         main = jax.process_index() == 0
@@ -310,7 +328,7 @@ def fit(config: ConfigDict, directory: Path) -> None:
             if step < config.steps:
                 # Of an earlier step, scored by hand.
                 run.scores.unlink(missing_ok=True)
-                bad = pipeline.BadRecords(
+                bad = BadRecords(
                     directory / "bad_records.jsonl", loader.bad_fraction, len(source)
                 )
                 bad.resume(step + 1, rows=step * config.batch)
@@ -333,7 +351,7 @@ def loop(
     done: int,
     batches: pipeline.Batches,
     log: Log,
-    bad: pipeline.BadRecords,
+    bad: BadRecords,
     store: checkpoint.Store,
     about: dict[str, Any],
     evaluator: Evaluator,
@@ -341,38 +359,35 @@ def loop(
     """Takes the steps after `done`; the metrics of one are read during the next."""
     steps, every = trainer.program.steps, store.every
     step_fn, pending = trainer.step_fn(), None
-    clock = time.perf_counter()
+    clock, waited = time.perf_counter(), batches.waited
 
     def settle(pending: Pending) -> None:
-        nonlocal clock
+        nonlocal clock, waited
         metrics = jax.device_get(pending.metrics)
-        now = time.perf_counter()
+        before, clock = clock, time.perf_counter()
+        before_waited, waited = waited, batches.waited
         rows = len(pending.batch.ids)
-        for record in pending.batch.bad:
-            metrics.setdefault("bad_records", {}).setdefault(record.reason, 0)
-            metrics["bad_records"][record.reason] += 1
-        log.step(
-            pending.step,
-            metrics,
-            images=rows * jax.process_count(),
-            seconds=now - clock,
-            waited=pending.waited,
-        )
-        clock = now
-        bad.add(pending.step, pending.batch.bad, rows)
+        try:
+            bad.add(pending.step, pending.batch.bad, rows)
+        finally:
+            log.step(
+                pending.step,
+                metrics | ({"bad_records": bad.counts} if bad.counts else {}),
+                images=rows * jax.process_count(),
+                seconds=clock - before,
+                waited=waited - before_waited,
+            )
         require_finite(pending, metrics, store)
 
-    with Termination() as termination:
+    with Termination() as termination, contextlib.closing(batches):
         for step in range(done + 1, steps + 1):
-            waited = batches.waited
             batch = next(batches)
-            waited = batches.waited - waited
             state, metrics = step_fn(state, trainer.put(batch.arrays))
             if pending is not None:
                 settle(pending)
-            pending = Pending(step, metrics, batch, waited)
+            pending = Pending(step, metrics, batch)
             asked = termination.asked  # once: it may come at any time
-            saves = step % every == 0 or step == steps or asked
+            saves = step % every == 0 or step == steps or asked is not None
             samples = evaluator.samples_at(step)
             if saves or samples:
                 # Before anything is kept, this very step must have been finite.
@@ -380,13 +395,12 @@ def loop(
                 pending = None
             if saves:
                 store.save(step, state, about)
-            if asked:
+            if asked is not None:
                 store.wait()
-                raise Terminated(f"stopped by SIGTERM; step {step} is saved")
+                raise Terminated(asked, step)
             if samples:
                 evaluator.sample(step, state.evaluated, log)
-                clock = time.perf_counter()
-    batches.close()
+                clock, waited = time.perf_counter(), batches.waited
     return state
 
 
@@ -410,26 +424,33 @@ def require_finite(
     kept = "no checkpoint yet" if latest is None else f"the checkpoint of step {latest}"
     raise ValueError(
         f"step {pending.step}: {' and '.join(wrong)} is not finite. The records of its "
-        f"batch are in {path}; {kept} is as it was. Lower optimizer.peak, clip harder "
-        f"(optimizer.clip), or look at these records"
+        f"batch are in {path}; {kept} is as it was. Look at these records, or go on "
+        f"from here in another --workdir with --config.init.run={path.parent} and a "
+        f"lower optimizer.peak or optimizer.clip"
     )
 
 
 class Termination:
-    """Whether SIGTERM came: a scheduler wants the machine back."""
+    """Which signal asked to stop: a scheduler's SIGTERM or Ctrl-C, None where none did.
+
+    A second Ctrl-C interrupts at once.
+    """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked: signal.Signals | None = None
 
     def __enter__(self) -> "Termination":
-        self._before = signal.signal(signal.SIGTERM, self._ask)
+        caught = (signal.SIGTERM, signal.SIGINT)
+        self._before = {one: signal.signal(one, self._ask) for one in caught}
         return self
 
-    def _ask(self, *_: Any) -> None:
-        self.asked = True
+    def _ask(self, number: int, _: Any) -> None:
+        self.asked = signal.Signals(number)
+        signal.signal(number, self._before[self.asked])
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        for one, handler in self._before.items():
+            signal.signal(one, handler)
 
 
 def define() -> None:
@@ -438,6 +459,7 @@ def define() -> None:
 
 def main(options: command.Command) -> int:
     """The command."""
+    options.refuse_arguments()
     config = options.config()
     if options.flags.workdir is None:
         raise ValueError("--workdir is missing: name a folder for the run")
@@ -445,7 +467,7 @@ def main(options: command.Command) -> int:
         fit(config, Path(options.flags.workdir))
     except Terminated as stop:
         print(stop, file=sys.stderr)
-        return 128 + signal.SIGTERM
+        return 128 + stop.signal
     return 0
 
 

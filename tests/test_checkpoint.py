@@ -164,7 +164,7 @@ def test_a_damaged_file_is_an_error_that_names_the_checkpoint_or_of_no_effect(
                         refused.append(path)
                         message = str(error)
                         assert f"{folder} cannot be read" in message
-                        assert "remove that folder to go on from step 1" in message
+                        assert "move that folder away to go on from step 1" in message
                     else:
                         if isinstance(found, State):
                             equal(found, want)
@@ -181,7 +181,7 @@ def test_an_empty_folder_says_how_to_begin_again(copy):
     shutil.rmtree(copy / "1")
     shutil.rmtree(copy / "2" / "state")
     with Checkpoints().open(copy) as store:
-        with pytest.raises(ValueError, match="2 cannot be read.*no other.*remove"):
+        with pytest.raises(ValueError, match="2 cannot be read.*no other.*move"):
             store.restore(2, on(one(), state(average=True)))
     shutil.rmtree(copy / "2")
     with Checkpoints().open(copy) as store:

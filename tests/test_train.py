@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from git_jax import command, evaluate, train, tree
+from git_jax import config as configs
 from git_jax.checkpoint import Checkpoints
 from git_jax.config import build, spec
 from git_jax.data import tokenizer as tokenizers
@@ -317,7 +318,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(copy):
     for path in (copy / "checkpoints" / "6" / "state").rglob("manifest.ocdbt"):
         path.write_bytes(path.read_bytes()[:9])
     with pytest.raises(
-        ValueError, match="checkpoints/6 cannot be read.*remove .* go on from step 4"
+        ValueError, match="checkpoints/6 cannot be read.*move .* go on from step 4"
     ):
         fit(settings(), copy)
 
@@ -353,6 +354,23 @@ def test_a_workdir_that_is_no_run_is_refused(tmp_path, trained):
             Run.open(str(place))
 
 
+def test_a_start_that_failed_does_not_stand_in_the_way(tmp_path):
+    """What was mistyped is typed again, into the same directory."""
+    run = Run(tmp_path / "run")
+    run.begin(settings(seed=3))
+    run.begin(settings(seed=4))
+    assert configs.load(run.directory / "config.json").seed == 4
+    (run.checkpoints / "5").mkdir(parents=True)
+    with pytest.raises(ValueError, match="seed: 4 -> 5"):
+        run.begin(settings(seed=5))
+
+
+@pytest.mark.parametrize("name", ["steps", "batch", "accumulate"])
+def test_counts_are_at_least_one(name):
+    with pytest.raises(ValueError, match=f"{name}=0 must be at least 1"):
+        Program.of(settings(**{name: 0}))
+
+
 def test_a_tokenizer_that_is_not_the_checkpoints_is_refused(copy):
     other = build(spec(tokenizers.SentencePiece, vocabulary=300))
     (copy / "tokenizer.model").write_bytes(other.train(["a cat and a dog"] * 9))
@@ -371,10 +389,11 @@ def test_a_vocabulary_without_room_for_the_tokenizer_is_refused(tmp_path):
 # Beginning with another run ------------------------------------------------------
 
 
-def test_a_run_begins_with_the_parameters_of_another(trained, again):
+def test_a_run_begins_with_the_parameters_of_another(trained, again, tokenizer):
     first, last = again[0][0], again[0][-1]
     mesh = ONE.mesh()
-    state = Init(str(trained)).start(jax.tree.map(jnp.asarray, first), mesh)
+    like = jax.tree.map(jnp.asarray, first)
+    state = Init(str(trained)).start(like, mesh, tokenizer)
     chex.assert_trees_all_equal(jax.device_get(state.params), last.average)
     chex.assert_trees_all_equal(jax.device_get(state.average), last.average)
     chex.assert_trees_all_equal(jax.device_get(state.moments), first.moments)
@@ -382,7 +401,7 @@ def test_a_run_begins_with_the_parameters_of_another(trained, again):
     # Each can be given up on its own.
     held = jax.tree.leaves(state.params), jax.tree.leaves(state.average)
     assert all(a is not b for a, b in zip(*held, strict=True))
-    assert Init().start(first, mesh) is first
+    assert Init().start(first, mesh, tokenizer) is first
 
 
 @pytest.mark.parametrize(
@@ -402,12 +421,18 @@ def test_another_runs_parameters_of_other_shapes_are_refused_by_name(
     batch = tiny.batches(config, tokenizer, 1)[0]
     like = Trainer.on(Program.of(config), mesh, batch).shapes
     with pytest.raises(ValueError, match=f"init.run=.*trained: {message}"):
-        Init(str(trained)).start(like, mesh)
+        Init(str(trained)).start(like, mesh, tokenizer)
 
 
-def test_a_run_that_is_not_there_is_refused(trained, again):
+def test_a_run_of_other_words_is_refused(trained, again):
+    with pytest.raises(ValueError, match=r"other words.*tokenizer.path.*trained"):
+        Init(str(trained)).start(again[0][0], ONE.mesh(), tokenizers.Bytes())
+
+
+def test_a_run_that_is_not_there_is_refused(trained, again, tokenizer):
+    nowhere = Init(str(trained.with_name("nowhere")))
     with pytest.raises(ValueError, match="--run=.*nowhere: there is no such folder"):
-        Init(str(trained.with_name("nowhere"))).start(again[0][0], ONE.mesh())
+        nowhere.start(again[0][0], ONE.mesh(), tokenizer)
 
 
 # What must not be learnt from ----------------------------------------------------
@@ -512,8 +537,7 @@ def spoilt(pictures, tmp_path):
     return folder
 
 
-def test_bad_records_are_replaced_and_counted(spoilt, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate.Evaluator, "score", lambda *_: {})
+def test_bad_records_are_replaced_and_counted(spoilt, tmp_path):
     config = of_folder(spoilt, steps=6, loader__bad_fraction=0.5)
     fit(config.lock(), tmp_path / "run")
     named = rows(tmp_path / "run" / "bad_records.jsonl")
@@ -526,9 +550,12 @@ def test_bad_records_are_replaced_and_counted(spoilt, tmp_path, monkeypatch):
     reasons = {row["reason"] for row in named}
     assert len(reasons) == 1 and "truncated" in reasons.pop()
     for step, counts in counted.items():
-        assert sum(counts.values()) == [row["step"] for row in named].count(step)
+        assert sum(counts.values()) == sum(row["step"] <= step for row in named)
     # Batch is set: each epoch of eight met it once.
-    assert sum(sum(counts.values()) for counts in counted.values()) >= 6
+    assert sum(counted[6].values()) >= 6
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert (scores["train"]["examples"], scores["train"]["unreadable"]) == (7, 1)
+    assert (tmp_path / "run" / "report.html").exists()
 
 
 def test_too_many_bad_records_end_the_run(spoilt, tmp_path):

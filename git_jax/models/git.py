@@ -1,7 +1,7 @@
 """GIT: A Generative Image-to-text Transformer for Vision and Language (2205.14100)."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -31,7 +31,7 @@ class Git(nn.Module):
     embed: embed.TextEmbed
     decoder: Stack
     frames: int = 1
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     pixel_mean: tuple[float, ...] = embed.CLIP_MEAN
     pixel_std: tuple[float, ...] = embed.CLIP_STD
 

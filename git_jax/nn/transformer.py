@@ -158,7 +158,7 @@ class Attention(nn.Module):
     std: float = 0.02
 
     def setup(self) -> None:
-        if self.width % self.heads:
+        if self.heads < 1 or self.width % self.heads:
             raise ValueError(
                 f"width {self.width} is not divisible by heads {self.heads}; give a "
                 f"number of heads that divides it"

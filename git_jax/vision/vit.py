@@ -43,7 +43,7 @@ class ViT(nn.Module):
     remat: Remat = "none"
 
     def setup(self) -> None:
-        if self.size % self.patch:
+        if self.patch < 1 or self.size % self.patch:
             raise ValueError(
                 f"ViT: size {self.size} is not divisible by patch {self.patch}"
             )
