@@ -50,6 +50,7 @@ def tiny() -> ConfigDict:
             heads=4,
             mlp=4 * width,
             std=std,
+            position_std=1.0,
             scan=False,
         ),
         embed=spec(

@@ -23,6 +23,9 @@ class ViT(nn.Module):
         class_token: whether a learned token stands in front of the patches.
         norm_before: CLIP's LayerNorm in front of the first block.
         patch_bias: whether the patch embedding has a bias.
+        position_std: of the position embeddings at the beginning. They are added to
+            patches of about unit size: a small model from scratch finds out where
+            things are in half the steps where they are as large.
         scan, remat: as in `Stack`.
     """
 
@@ -39,6 +42,7 @@ class ViT(nn.Module):
     norm_before: bool = True
     patch_bias: bool = False
     std: float = 0.02
+    position_std: float = 0.02
     scan: bool = True
     remat: Remat = "none"
 
@@ -60,7 +64,11 @@ class ViT(nn.Module):
             self.width, self.patch // halved, self.patch_bias, self.std
         )
         count = (self.size // self.patch) ** 2 + self.class_token
-        self.position = self.param("position", normal, (count, self.width))
+        self.position = self.param(
+            "position",
+            nn.initializers.normal(self.position_std),
+            (count, self.width),
+        )
         if self.class_token:
             self.cls = self.param("cls", normal, (self.width,))
         if self.norm_before:
