@@ -30,26 +30,36 @@ class Checkpoints:
     keep: int = 2
     keep_period: int | None = None
 
-    def open(self, directory: Path) -> "Store":
-        """The store of a run, made where there is none."""
+    def open(self, directory: Path, about: dict[str, Any]) -> "Store":
+        """The store of a run to write to, made where there is none.
+
+        `about` is kept beside every state.
+        """
         if self.every < 1 or self.keep < 1:
             raise ValueError(
                 f"checkpoint.every={self.every} and checkpoint.keep={self.keep} must "
                 f"be at least 1"
             )
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=self.keep, keep_period=self.keep_period
-        )
-        return Store(directory, self.every, options)
+        return Store(directory, self, about)
 
 
 class Store:
-    """The checkpoints of one run, one for `every` so many steps."""
+    """The checkpoints of one run; without settings they are read and never changed."""
 
     def __init__(
-        self, directory: Path, every: int, options: ocp.CheckpointManagerOptions
+        self,
+        directory: Path,
+        settings: Checkpoints | None = None,
+        about: dict[str, Any] | None = None,
     ) -> None:
-        self.directory, self.every = directory.absolute(), every
+        self.directory = directory.absolute()
+        self._settings, self._about = settings, about
+        if settings is None:
+            options = ocp.CheckpointManagerOptions(create=False)
+        else:
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=settings.keep, keep_period=settings.keep_period
+            )
         # Named here, so that what another process saved can be asked for its shapes.
         kinds: dict[str, Any] = {
             "state": ocp.StandardCheckpointHandler(),
@@ -69,12 +79,16 @@ class Store:
         """The step of the newest whole checkpoint."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: Any, about: dict[str, Any]) -> None:
+    def due(self, step: int) -> bool:
+        """Whether the state after this step is to be saved."""
+        return self._settings is not None and step % self._settings.every == 0
+
+    def save(self, step: int, state: Any) -> None:
         """Starts writing; returns as soon as the state may be changed."""
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
+                state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(self._about)
             ),
         )
 

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from git_jax import config as configs
-from git_jax.checkpoint import Checkpoints, Store
+from git_jax.checkpoint import Store
 from git_jax.data import tokenizer as tokenizers
 from git_jax.data.source import Source
 
@@ -119,9 +119,9 @@ class Run:
             )
         return held
 
-    def store(self, checkpoints: Checkpoints | None = None) -> Store:
-        """The run's checkpoints."""
-        return (checkpoints or Checkpoints()).open(self.checkpoints)
+    def store(self) -> Store:
+        """The run's checkpoints, to be read."""
+        return Store(self.checkpoints)
 
     def about(self, config: ConfigDict, tokenizer: Any) -> dict[str, Any]:
         """What is kept beside the state in every checkpoint."""

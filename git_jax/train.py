@@ -50,7 +50,7 @@ class State:
 
     step: Any
     params: Any
-    moments: Any
+    opt_state: Any
     average: Any = None
 
     @property
@@ -101,7 +101,7 @@ def train_step(
 
     grads, metrics = accumulated(loss_fn, state.params, batch, key, program.accumulate)
     transform = program.optimizer.transform(state.params, program.steps)
-    updates, moments = transform.update(grads, state.moments, state.params)
+    updates, opt_state = transform.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     average, decay = state.average, program.optimizer.ema
     if decay is not None:
@@ -110,7 +110,7 @@ def train_step(
         "gradient_norm": optax.tree.norm(grads),
         "learning_rate": program.optimizer.learning_rate(program.steps)(state.step),
     }
-    return State(state.step + 1, params, moments, average), metrics
+    return State(state.step + 1, params, opt_state, average), metrics
 
 
 def accumulated(
@@ -159,9 +159,9 @@ def init_state(program: Program, batch: dict[str, Any]) -> State:
     key = jax.random.key(program.seed)
     zeros = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in batch.items()}
     params = program.model.init(key, zeros)["params"]
-    moments = program.optimizer.transform(params, program.steps).init(params)
+    opt_state = program.optimizer.transform(params, program.steps).init(params)
     average = params if program.optimizer.ema is not None else None
-    return State(jnp.int32(0), params, moments, average)
+    return State(jnp.int32(0), params, opt_state, average)
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,15 +262,6 @@ class Init:
         return dataclasses.replace(state, params=params, average=average)
 
 
-@dataclass(frozen=True)
-class Pending:
-    """A step that was sent to the device and whose metrics are not here yet."""
-
-    step: int
-    metrics: dict[str, Array]
-    batch: pipeline.Batch
-
-
 class Terminated(Exception):
     """The run was asked to stop by a signal and has saved its state."""
 
@@ -286,122 +277,150 @@ def fit(config: ConfigDict, directory: Path) -> None:
         ValueError: what a user can mend; the last good checkpoint stays.
         Terminated: SIGTERM or Ctrl-C came, and the state is saved.
     """
-    run = Run(directory)
-    made = build(config)
+    run, made = Run(directory), build(config)
     source, task, loader = made["data"], made["task"], made["loader"]
     program, mesh = Program.of(config), made["mesh"].mesh()
     run.begin(config)
     tokenizer = run.tokenizer(config, source)
     loader.refuse_unreadable(source, task, tokenizer, config.seed)
-
-    def feed(start: int) -> pipeline.Batches:
-        return loader.batches(
-            source,
-            task,
-            tokenizer,
-            batch=config.batch,
-            seed=config.seed,
-            start=start,
-            rank=jax.process_index(),
-            ranks=jax.process_count(),
-        )
-
-    first = feed(0)
-    trainer = Trainer.on(program, mesh, next(first).arrays)
-    first.close()
-    with run.store(made["checkpoint"]) as store, jax.set_mesh(mesh):
-        step = store.latest()
-        if step is None:
-            state, step = made["init"].start(trainer.init(), mesh, tokenizer), 0
-        else:
-            state = store.restore(step, trainer.like())
-        main = jax.process_index() == 0
-        device = mesh.devices.flat[0]
+    share = {"batch": config.batch, "ranks": jax.process_count()}
+    trainer = Trainer.on(program, mesh, loader.shapes(**share))
+    evaluator = Evaluator(config, tokenizer, mesh)
+    about = run.about(config, tokenizer)
+    main = jax.process_index() == 0
+    writing = made["checkpoint"].open(run.checkpoints, about)
+    with writing as store, jax.set_mesh(mesh):
+        state, done = resume(trainer, store, made["init"], tokenizer)
         with Log(
             directory,
             steps=config.steps,
-            done=step,
-            devices=f"{mesh.size} x {device.device_kind}",
+            done=done,
+            devices=f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
             main=main,
         ) as log:
-            evaluator = Evaluator(config, tokenizer, mesh)
-            if step < config.steps:
+            if done < config.steps:
                 # Of an earlier step, scored by hand.
                 run.scores.unlink(missing_ok=True)
                 bad = BadRecords(
                     directory / "bad_records.jsonl", loader.bad_fraction, len(source)
                 )
-                bad.resume(step + 1, rows=step * config.batch)
-                keep = run.about(config, tokenizer)
-                state = loop(
-                    trainer, state, step, feed(step), log, bad, store, keep, evaluator
+                bad.resume(done + 1, rows=done * config.batch)
+                rank = jax.process_index()
+                batches = loader.batches(
+                    source,
+                    task,
+                    tokenizer,
+                    seed=config.seed,
+                    start=done,
+                    rank=rank,
+                    **share,
                 )
+                watch = Watch(log, bad, store, batches)
+                state = loop(trainer, state, batches, watch, store, evaluator)
             else:
                 log.message(f"{directory}: all {config.steps} steps are done")
-            store.wait()
             if not run.scores.exists():
                 evaluator.score(state.evaluated, run, log.message)
     if main:
         report.write(directory)
 
 
+def resume(
+    trainer: Trainer, store: checkpoint.Store, init: Init, tokenizer: Tokenizer
+) -> tuple[State, int]:
+    """The newest saved state, else the first one; and how many steps it has seen."""
+    step = store.latest()
+    if step is None:
+        return init.start(trainer.init(), trainer.mesh, tokenizer), 0
+    return store.restore(step, trainer.like()), step
+
+
 def loop(
     trainer: Trainer,
     state: State,
-    done: int,
     batches: pipeline.Batches,
-    log: Log,
-    bad: BadRecords,
+    watch: "Watch",
     store: checkpoint.Store,
-    about: dict[str, Any],
     evaluator: Evaluator,
 ) -> State:
-    """Takes the steps after `done`; the metrics of one are read during the next."""
-    steps, every = trainer.program.steps, store.every
-    step_fn, pending = trainer.step_fn(), None
-    clock, waited = time.perf_counter(), batches.waited
-
-    def settle(pending: Pending) -> None:
-        nonlocal clock, waited
-        metrics = jax.device_get(pending.metrics)
-        before, clock = clock, time.perf_counter()
-        before_waited, waited = waited, batches.waited
-        rows = len(pending.batch.ids)
-        try:
-            bad.add(pending.step, pending.batch.bad, rows)
-        finally:
-            log.step(
-                pending.step,
-                metrics | ({"bad_records": bad.counts} if bad.counts else {}),
-                images=rows * jax.process_count(),
-                seconds=clock - before,
-                waited=waited - before_waited,
-            )
-        require_finite(pending, metrics, store)
-
+    """Takes the steps that are left; the metrics of one are read during the next."""
+    step_fn, steps = trainer.step_fn(), trainer.program.steps
     with Termination() as termination, contextlib.closing(batches):
-        for step in range(done + 1, steps + 1):
+        for step in range(int(state.step) + 1, steps + 1):
             batch = next(batches)
             state, metrics = step_fn(state, trainer.put(batch.arrays))
-            if pending is not None:
-                settle(pending)
-            pending = Pending(step, metrics, batch)
+            watch.settle()
+            watch.pending = Pending(step, metrics, batch)
             asked = termination.asked  # once: it may come at any time
-            saves = step % every == 0 or step == steps or asked is not None
+            saves = store.due(step) or step == steps or asked is not None
             samples = evaluator.samples_at(step)
             if saves or samples:
                 # Before anything is kept, this very step must have been finite.
-                settle(pending)
-                pending = None
+                watch.settle()
             if saves:
-                store.save(step, state, about)
+                store.save(step, state)
             if asked is not None:
                 store.wait()
                 raise Terminated(asked, step)
             if samples:
-                evaluator.sample(step, state.evaluated, log)
-                clock, waited = time.perf_counter(), batches.waited
+                evaluator.sample(step, state.evaluated, watch.log)
+                watch.restart()
+    store.wait()
     return state
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A step that was sent to the device and whose metrics are not here yet."""
+
+    step: int
+    metrics: dict[str, Array]
+    batch: pipeline.Batch
+
+
+class Watch:
+    """Reads the metrics of a step when they come, and stops a run that went wrong."""
+
+    def __init__(
+        self,
+        log: Log,
+        bad: BadRecords,
+        store: checkpoint.Store,
+        batches: pipeline.Batches,
+    ) -> None:
+        self.log, self._bad, self._store, self._batches = log, bad, store, batches
+        self.pending: Pending | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Begins to count the time of a step, and how much of it waits for data."""
+        self._clock, self._waited = time.perf_counter(), self._batches.waited
+
+    def settle(self) -> None:
+        """Waits for the pending step, if there is one, and looks at what it gave.
+
+        Raises:
+            ValueError: loss or gradient is no number, or too many records are bad.
+        """
+        if self.pending is None:
+            return
+        pending, self.pending = self.pending, None
+        metrics = jax.device_get(pending.metrics)
+        clock, waited = self._clock, self._waited
+        self.restart()
+        rows = len(pending.batch.ids)
+        try:
+            self._bad.add(pending.step, pending.batch.bad, rows)
+        finally:
+            counts = self._bad.counts
+            self.log.step(
+                pending.step,
+                metrics | ({"bad_records": counts} if counts else {}),
+                images=rows * jax.process_count(),
+                seconds=self._clock - clock,
+                waited=self._waited - waited,
+            )
+        require_finite(pending, metrics, self._store)
 
 
 def require_finite(

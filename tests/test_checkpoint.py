@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from git_jax import sharding
-from git_jax.checkpoint import Checkpoints, require_same_shapes
+from git_jax.checkpoint import Checkpoints, Store, require_same_shapes
 from git_jax.sharding import Layout
 from git_jax.train import State
 
@@ -60,9 +60,9 @@ def equal(a, b):
 def saved(tmp_path_factory):
     """Checkpoints of steps 1 and 2; not to be changed, `copy` gives one's own."""
     directory = tmp_path_factory.mktemp("saved")
-    with Checkpoints().open(directory) as store:
+    with Checkpoints().open(directory, ABOUT) as store:
         for step in (1, 2):
-            store.save(step, state(step, average=True), ABOUT)
+            store.save(step, state(step, average=True))
     return directory
 
 
@@ -73,7 +73,7 @@ def copy(saved, tmp_path):
 
 def test_a_state_comes_back_to_the_bit_on_any_mesh(saved):
     for mesh in (one(), Layout(2, 2, 2).mesh(), Layout(8).mesh()):
-        with Checkpoints().open(saved) as store:
+        with Store(saved) as store:
             assert store.latest() == 2
             like = on(mesh, state(average=True))
             found = store.restore(2, like)
@@ -84,13 +84,32 @@ def test_a_state_comes_back_to_the_bit_on_any_mesh(saved):
 
 def test_a_part_comes_back_alone(saved):
     mesh = Layout(2, 2, 2).mesh()
-    with Checkpoints().open(saved) as store:
-        assert store.parts(1) == {"step", "params", "moments", "average"}
+    with Store(saved) as store:
+        assert store.parts(1) == {"step", "params", "opt_state", "average"}
         assert store.about(1) == ABOUT
         found = store.restore_part(1, "average", mesh)
     equal(found, state(1, average=True).average)
     kernel = found["decoder"]["layers"]["ffn"]["up"]["kernel"]
     assert kernel.addressable_shards[0].data.shape == (2, 4, 2)
+
+
+def test_reading_changes_nothing(copy, tmp_path):
+    def seen():
+        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+    (copy / "3.orbax-checkpoint-tmp").mkdir()  # somebody may be writing it
+    before = seen()
+    with Store(copy) as store:
+        store.restore(store.latest(), on(one(), state(average=True)))
+        assert not store.due(1000)
+    with Store(tmp_path / "none") as store:
+        assert store.latest() is None
+    assert seen() == before
+
+
+def test_a_checkpoint_is_due_every_so_many_steps(tmp_path):
+    with Checkpoints(every=3).open(tmp_path, ABOUT) as store:
+        assert [step for step in range(1, 10) if store.due(step)] == [3, 6, 9]
 
 
 def test_a_state_of_many_devices_is_saved_whole(tmp_path):
@@ -99,19 +118,19 @@ def test_a_state_of_many_devices_is_saved_whole(tmp_path):
         state(3),
         on(Layout(2, 2, 2).mesh(), state(3)),
     )
-    with Checkpoints().open(tmp_path) as store:
-        store.save(3, placed, ABOUT)
+    with Checkpoints().open(tmp_path, ABOUT) as store:
+        store.save(3, placed)
         # The arrays may be given up at once: writing goes on from a copy.
         jax.tree.map(lambda leaf: leaf.delete(), placed)
         store.wait()
-        assert store.parts(3) == {"step", "params", "moments"}
+        assert store.parts(3) == {"step", "params", "opt_state"}
         equal(store.restore(3, on(one(), state())), state(3))
 
 
 def test_the_newest_stay_and_those_of_a_period(tmp_path):
-    with Checkpoints(keep=2, keep_period=3).open(tmp_path) as store:
+    with Checkpoints(keep=2, keep_period=3).open(tmp_path, ABOUT) as store:
         for step in range(1, 8):
-            store.save(step, {"step": jnp.int32(step)}, ABOUT)
+            store.save(step, {"step": jnp.int32(step)})
         store.wait()
     left = sorted(int(path.name) for path in tmp_path.iterdir())
     assert left == [3, 6, 7]
@@ -121,11 +140,11 @@ def test_a_half_written_checkpoint_is_passed_over(copy):
     half = copy / "3.orbax-checkpoint-tmp"
     (half / "state.orbax-checkpoint-tmp").mkdir(parents=True)
     (half / "state.orbax-checkpoint-tmp" / "manifest.ocdbt").write_bytes(b"half")
-    with Checkpoints().open(copy) as store:
+    with Checkpoints().open(copy, ABOUT) as store:
         assert store.latest() == 2
         equal(store.restore(2, on(one(), state(average=True))), state(2, average=True))
         # The step that was cut off is taken again and saved.
-        store.save(3, state(3, average=True), ABOUT)
+        store.save(3, state(3, average=True))
         store.wait()
         assert store.latest() == 3
         equal(store.restore(3, on(one(), state(average=True))), state(3, average=True))
@@ -150,7 +169,7 @@ def test_a_damaged_file_is_an_error_that_names_the_checkpoint_or_of_no_effect(
             path.unlink()
         else:
             path.write_bytes(kept[: len(kept) // 2])
-        with Checkpoints().open(copy) as store:
+        with Store(copy) as store:
             latest = store.latest()
             if latest == 2:  # else it counts as one that was never finished
                 for read in (
@@ -172,7 +191,7 @@ def test_a_damaged_file_is_an_error_that_names_the_checkpoint_or_of_no_effect(
                             equal(found, want.params)
         path.write_bytes(kept)
     assert len(refused) >= 3
-    with Checkpoints().open(copy) as store:
+    with Store(copy) as store:
         equal(store.restore(2, on(one(), want)), want)
     gc.collect()  # what is to be said of these reads is said here
 
@@ -180,18 +199,18 @@ def test_a_damaged_file_is_an_error_that_names_the_checkpoint_or_of_no_effect(
 def test_an_empty_folder_says_how_to_begin_again(copy):
     shutil.rmtree(copy / "1")
     shutil.rmtree(copy / "2" / "state")
-    with Checkpoints().open(copy) as store:
+    with Store(copy) as store:
         with pytest.raises(ValueError, match="2 cannot be read.*no other.*move"):
             store.restore(2, on(one(), state(average=True)))
     shutil.rmtree(copy / "2")
-    with Checkpoints().open(copy) as store:
+    with Store(copy) as store:
         assert store.latest() is None
 
 
 def test_arrays_of_other_shapes_are_refused_by_name(saved):
     other = state(average=True)
     other.params["embed"]["word"] = jnp.zeros((24, 8))
-    with Checkpoints().open(saved) as store:
+    with Store(saved) as store:
         with pytest.raises(
             ValueError,
             match=r"2/state: params/embed/word is \(16, 8\) there and \(24, 8\) in",
@@ -210,4 +229,4 @@ def test_same_shapes_are_the_same_whatever_lies_in_them():
 @pytest.mark.parametrize("field", ["every", "keep"])
 def test_no_checkpoints_are_refused(tmp_path, field):
     with pytest.raises(ValueError, match=f"checkpoint.{field}=0"):
-        Checkpoints(**{field: 0}).open(tmp_path)
+        Checkpoints(**{field: 0}).open(tmp_path, ABOUT)

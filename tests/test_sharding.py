@@ -86,7 +86,7 @@ def test_moments_and_average_lie_where_their_parameters_do():
         zip(tree.names(placed.params), jax.tree.leaves(placed.params), strict=True)
     )
     moments = zip(
-        tree.names(placed.moments), jax.tree.leaves(placed.moments), strict=True
+        tree.names(placed.opt_state), jax.tree.leaves(placed.opt_state), strict=True
     )
     held = [
         (place, params[name.partition(f"/{kind}/")[2]])

@@ -396,7 +396,7 @@ def test_a_run_begins_with_the_parameters_of_another(trained, again, tokenizer):
     state = Init(str(trained)).start(like, mesh, tokenizer)
     chex.assert_trees_all_equal(jax.device_get(state.params), last.average)
     chex.assert_trees_all_equal(jax.device_get(state.average), last.average)
-    chex.assert_trees_all_equal(jax.device_get(state.moments), first.moments)
+    chex.assert_trees_all_equal(jax.device_get(state.opt_state), first.opt_state)
     assert state.step == 0
     # Each can be given up on its own.
     held = jax.tree.leaves(state.params), jax.tree.leaves(state.average)
@@ -451,9 +451,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(
         if step >= poisoned:
             shutil.rmtree(copy / "checkpoints" / str(step))
     run = Run(copy)
-    with run.store(Checkpoints(keep=9)) as store:
-        state = state.replace(step=jnp.int32(poisoned))
-        store.save(poisoned, state, run.about(config, run.tokenizer(config)))
+    about = run.about(config, run.tokenizer(config))
+    with Checkpoints(keep=9).open(run.checkpoints, about) as store:
+        store.save(poisoned, state.replace(step=jnp.int32(poisoned)))
     bad = poisoned + 1
     with pytest.raises(
         ValueError,
@@ -568,5 +568,5 @@ def test_too_many_bad_records_end_the_run(spoilt, tmp_path):
 
 
 def test_a_state_knows_what_is_evaluated():
-    assert State(0, params="now", moments=None).evaluated == "now"
-    assert State(0, params="now", moments=None, average="mean").evaluated == "mean"
+    assert State(0, params="now", opt_state=None).evaluated == "now"
+    assert State(0, params="now", opt_state=None, average="mean").evaluated == "mean"
