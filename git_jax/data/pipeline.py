@@ -19,8 +19,9 @@ import numpy as np
 
 from git_jax.data import image as pictures
 from git_jax.data.bad_records import Bad, summary
+from git_jax.data.mixture import Part, parts
 from git_jax.data.order import ENDLESS, Order, check_seed, generator, order
-from git_jax.data.source import BadRecord, Part, Record, Source, parts
+from git_jax.data.source import BadRecord, Record, Source
 from git_jax.data.tokenizer import Tokenizer
 
 ATTEMPTS = 100

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from git_jax.data.source import Record, Tfds
+from git_jax.data.source import Record
+from git_jax.data.tfds import Tfds
 
 PHOTOS = pathlib.Path(__file__).parents[3] / "shared/data/photos"
 

@@ -15,10 +15,13 @@ import pytest
 
 from git_jax.data import pipeline
 from git_jax.data.bad_records import Bad
+from git_jax.data.folder import Folder
 from git_jax.data.image import Crop
+from git_jax.data.mixture import Mixture
 from git_jax.data.pipeline import Batch, Loader, pack
 from git_jax.data.scenes import Scenes
-from git_jax.data.source import BadRecord, Folder, Mixture, Record, Tfds
+from git_jax.data.source import BadRecord, Record
+from git_jax.data.tfds import Tfds
 from git_jax.data.tokenizer import Bytes
 from git_jax.tasks.caption import Caption
 from tests.data.conftest import FolderMaker, Say, colours, encoded
@@ -229,7 +232,9 @@ WORKERS = """
 import dataclasses, sys
 from absl import flags
 import numpy as np
+from git_jax.data.folder import Folder
 from git_jax.data.image import Crop
+from git_jax.data.mixture import Mixture
 from git_jax.data.pipeline import Loader
 from git_jax.data.scenes import Scenes
 from git_jax.data.tokenizer import Bytes
