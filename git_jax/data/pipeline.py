@@ -120,6 +120,24 @@ class Loader:
                 f"--config.loader.long={self.long!r} is neither 'refuse' nor 'cut'"
             )
 
+    def shapes(self, batch: int, *, ranks: int = 1) -> dict[str, np.ndarray]:
+        """Zeros in the form of one rank's rows of a training batch.
+
+        No record is read and no room is taken: each array is one zero, broadcast.
+        Raises ValueError as `batches` does.
+        """
+        rows, size = _share(batch, ranks), self.image.size
+        forms = {
+            "frames": (np.uint8, (rows, self.frames, size, size, 3)),
+            "tokens": (np.int32, (rows * self.captions, self.text)),
+            "target": (bool, (rows * self.captions, self.text)),
+            "valid": (bool, (rows * self.captions, self.text)),
+        }
+        return {
+            name: np.broadcast_to(np.zeros((), dtype), shape)
+            for name, (dtype, shape) in forms.items()
+        }
+
     def batches(
         self,
         source: Source,

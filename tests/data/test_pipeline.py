@@ -72,6 +72,22 @@ def test_shapes_and_types() -> None:
     assert len(batch.ids) == 4 and batch.bad == []
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("captions, frames", [(1, 1), (3, 1), (2, 3)])
+def test_shapes_are_told_without_reading(
+    captions: int, frames: int, ranks: int
+) -> None:
+    loader = dataclasses.replace(NOW, captions=captions, frames=frames)
+    (batch,) = train(Drawn(frames=frames), 1, loader, ranks=ranks)
+    told = loader.shapes(4, ranks=ranks)
+    assert list(told) == list(batch.arrays)
+    for name, array in batch.arrays.items():
+        assert (told[name].shape, told[name].dtype) == (array.shape, array.dtype)
+        assert set(told[name].strides) == {0}  # it takes no room
+    with pytest.raises(ValueError, match="batch=4 pictures .* by 3 processes"):
+        loader.shapes(4, ranks=3)
+
+
 def test_rows_hold_what_their_records_do() -> None:
     loader = dataclasses.replace(NOW, image=Crop(8, (1.0, 1.0)), captions=3)
     for batch in train(Drawn(), 5, loader, Say("say: ")):
