@@ -26,9 +26,9 @@ from ml_collections import ConfigDict
 
 from git_jax.checkpoint import Checkpoints
 from git_jax.config import spec
+from git_jax.data.folder import Folder
 from git_jax.data.image import Crop
 from git_jax.data.pipeline import Loader
-from git_jax.data.source import Folder
 from git_jax.data.tokenizer import SentencePiece
 from git_jax.decode.search import Beam
 from git_jax.evaluate import Evaluation

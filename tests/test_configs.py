@@ -55,19 +55,6 @@ def config(request: pytest.FixtureRequest) -> ConfigDict:
     return config.lock()
 
 
-def batch_of(config: ConfigDict) -> dict[str, np.ndarray]:
-    """A batch of the form that the loader of a config makes."""
-    loader = config.loader
-    pictures, texts = config.batch, config.batch * loader.captions
-    size = loader.image.size
-    return {
-        "frames": np.zeros((pictures, loader.frames, size, size, 3), np.uint8),
-        "tokens": np.zeros((texts, loader.text), np.int32),
-        "valid": np.ones((texts, loader.text), bool),
-        "target": np.ones((texts, loader.text), bool),
-    }
-
-
 def test_it_has_what_every_run_has(config: ConfigDict) -> None:
     for field in ("seed", "steps", "batch", "accumulate"):
         assert isinstance(config[field], int)
@@ -91,7 +78,9 @@ def test_it_builds_whole(config: ConfigDict) -> None:
 def test_every_parameter_has_its_place(config: ConfigDict, layout: Layout) -> None:
     """The table places every array, and splits every matrix as far as the mesh goes."""
     mesh = layout.mesh()
-    trainer = Trainer.on(Program.of(config), mesh, batch_of(config))
+    trainer = Trainer.on(
+        Program.of(config), mesh, build(config.loader).shapes(config.batch)
+    )
     shapes = jax.tree.leaves(trainer.shapes.params)
     places = jax.tree.leaves(trainer.placed.params)
     assert len(shapes) == len(places)
@@ -108,7 +97,7 @@ def test_every_parameter_has_its_place(config: ConfigDict, layout: Layout) -> No
 def test_a_step_and_a_caption_fit_the_model(config: ConfigDict) -> None:
     """The sizes of loader, model and search agree: pictures, positions, vocabulary."""
     mesh = Layout().mesh(jax.devices()[:1])
-    batch = batch_of(config)
+    batch = build(config.loader).shapes(config.batch)
     trainer = Trainer.on(Program.of(config), mesh, batch)
     state, metrics = jax.eval_shape(trainer.step_fn(), trainer.shapes, batch)
     assert jax.tree.map(np.shape, state) == jax.tree.map(np.shape, trainer.shapes)

@@ -13,10 +13,10 @@ from ml_collections import ConfigDict
 
 from git_jax.checkpoint import Checkpoints
 from git_jax.config import build, spec
+from git_jax.data.folder import Folder
 from git_jax.data.image import Crop
 from git_jax.data.pipeline import Loader
 from git_jax.data.scenes import Scenes
-from git_jax.data.source import Folder
 from git_jax.data.tokenizer import SentencePiece
 from git_jax.decode.search import Greedy
 from git_jax.evaluate import Evaluation

@@ -31,7 +31,7 @@ from PIL import Image
 
 from git_jax.data import wording
 from git_jax.data.scenes import CLIP, LEVELS, Scenes
-from git_jax.data.source import rows
+from git_jax.data.tfds import rows
 
 
 @dataclasses.dataclass

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from git_jax.data.source import Part
+from git_jax.data.mixture import Part
 
 SEEDS = 2**63
 """How many seeds there are: as many as JAX takes, too."""

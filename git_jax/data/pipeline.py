@@ -12,47 +12,22 @@ one integer, and any number of ranks sees the same global batches, row by row.
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import numpy as np
 
 from git_jax.data import image as pictures
 from git_jax.data.bad_records import Bad, summary
+from git_jax.data.mixture import Part, parts
 from git_jax.data.order import ENDLESS, Order, check_seed, generator, order
-from git_jax.data.source import BadRecord, Part, Record, Source, parts
+from git_jax.data.packing import pack_rows
+from git_jax.data.reader import Read, Reader, Task, Transform
+from git_jax.data.source import BadRecord, Record, Source
 from git_jax.data.tokenizer import Tokenizer
 
 ATTEMPTS = 100
 """How many records in a row may be unreadable before a batch is given up."""
-
-
-class Example(Protocol):
-    """What a task makes of a record: text given, text to be learned."""
-
-    @property
-    def frames(self) -> Sequence[Any]: ...
-
-    @property
-    def prefix(self) -> str: ...
-
-    @property
-    def suffix(self) -> str: ...
-
-
-class Task(Protocol):
-    def examples(
-        self, record: Record, rng: np.random.Generator, count: int
-    ) -> Sequence[Example]: ...
-
-
-class Transform(Protocol):
-    @property
-    def size(self) -> int: ...
-
-    def video(
-        self, frames: Sequence[np.ndarray], rng: np.random.Generator | None
-    ) -> Sequence[np.ndarray]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +43,9 @@ class Batch:
     An evaluation batch has one text a picture, no `target`, and
     tokens         i32  [B T]   bos prefix pad...
     prefix_length  i32  [B]     how many of them are not padding, bos included
-    present        bool [B]     False in the rows that only fill up the batch
-    `ids` and `records` (without frames) are then those of the present rows, which come
-    first. `bad` are the records that cannot be read: in training others stand for them,
-    in an evaluation they are left out.
+    `ids` and `records` (without frames) are then those of the first rows; rows behind
+    them only fill up the batch. `bad` are the records that cannot be read: in training
+    others stand for them, in an evaluation they are left out.
     """
 
     arrays: dict[str, np.ndarray]
@@ -98,52 +72,6 @@ class Batches(Iterator[Batch]):
         close = getattr(self._batches, "close", None)
         if close:
             close()
-
-
-# Texts to arrays ---------------------------------------------------------------------
-
-
-class Packed(NamedTuple):
-    """tokens i32, target bool, valid bool: each [T], or [R T]."""
-
-    tokens: np.ndarray
-    target: np.ndarray
-    valid: np.ndarray
-
-
-def pack(
-    prefix: Sequence[int], suffix: Sequence[int], size: int, tokenizer: Tokenizer
-) -> Packed:
-    """One row of T = size tokens, laid out for the loss.
-
-    [7 8], [4 5 2] -> tokens [1 7 8 4 5 2 0]   bos 1, pad 0; the suffix ends with eos 2
-                      target [0 0 0 1 1 1 0]   GIT predicts the suffix alone: no loss is
-                      valid  [1 1 1 1 1 1 0]   paid on the prefix, which is context
-    """
-    rows = pack_rows([(prefix, suffix)], size, tokenizer)
-    return Packed(rows.tokens[0], rows.target[0], rows.valid[0])
-
-
-def pack_rows(
-    texts: Sequence[tuple[Sequence[int], Sequence[int]]],
-    size: int,
-    tokenizer: Tokenizer,
-) -> Packed:
-    """R rows, each (prefix, suffix), as `pack` lays them out."""
-    bos, padding = [tokenizer.bos], [tokenizer.pad] * size
-    start = np.array([1 + len(prefix) for prefix, _ in texts])[:, None]
-    stop = start + np.array([len(suffix) for _, suffix in texts])[:, None]
-    assert stop.max() <= size, (stop.max(), size)
-    rows = [(bos + [*prefix, *suffix] + padding)[:size] for prefix, suffix in texts]
-    position = np.arange(size)
-    return Packed(
-        tokens=np.array(rows, np.int32),
-        target=(start <= position) & (position < stop),
-        valid=position < stop,
-    )
-
-
-# The loader --------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,6 +120,24 @@ class Loader:
                 f"--config.loader.long={self.long!r} is neither 'refuse' nor 'cut'"
             )
 
+    def shapes(self, batch: int, *, ranks: int = 1) -> dict[str, np.ndarray]:
+        """Zeros in the form of one rank's rows of a training batch.
+
+        No record is read and no room is taken: each array is one zero, broadcast.
+        Raises ValueError as `batches` does.
+        """
+        rows, size = _share(batch, ranks), self.image.size
+        forms = {
+            "frames": (np.uint8, (rows, self.frames, size, size, 3)),
+            "tokens": (np.int32, (rows * self.captions, self.text)),
+            "target": (bool, (rows * self.captions, self.text)),
+            "valid": (bool, (rows * self.captions, self.text)),
+        }
+        return {
+            name: np.broadcast_to(np.zeros((), dtype), shape)
+            for name, (dtype, shape) in forms.items()
+        }
+
     def batches(
         self,
         source: Source,
@@ -214,7 +160,7 @@ class Loader:
         rows = _share(batch, ranks)
         drawn = parts(source)
         make = _Training(
-            _Reader(self, source, task, tokenizer),
+            self._reader(source, task, tokenizer),
             order(drawn, seed),
             drawn,
             seed,
@@ -242,7 +188,7 @@ class Loader:
 
         rows = _share(batch, ranks)
         make = _Evaluation(
-            _Reader(self, source, task, tokenizer),
+            self._reader(source, task, tokenizer),
             batch,
             range(rank * rows, (rank + 1) * rows),
         )
@@ -257,17 +203,30 @@ class Loader:
         Ends at the first that can, which is usually the first.
         """
         check_seed(seed)
-        read, bad = _Reader(self, source, task, tokenizer), list[Bad]()
+        reader, bad = self._reader(source, task, tokenizer), list[Bad]()
         count = min(len(source), 1000)
         for number in range(count):
             try:
-                read(number * len(source) // count, generator(seed, number))
+                reader.training(number * len(source) // count, generator(seed, number))
                 return
             except BadRecord as error:
                 bad.append(Bad(error.id, error.reason, error.detail))
         raise ValueError(
             f"none of {count:,} records of the training data can be read: "
             f"{summary(bad)}. Repair them, or name other data with --config.data"
+        )
+
+    def _reader(self, source: Source, task: Task, tokenizer: Tokenizer) -> Reader:
+        return Reader(
+            source,
+            task,
+            tokenizer,
+            text=self.text,
+            captions=self.captions,
+            frames=self.frames,
+            image=self.image,
+            long=self.long,
+            pixels=self.pixels,
         )
 
     def _ahead(self, steps: Any) -> Batches:
@@ -307,80 +266,10 @@ def _share(batch: int, ranks: int) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Read:
-    """A record, ready for a batch: squares and, for each text, (prefix, suffix) ids."""
-
-    record: Record
-    frames: Sequence[np.ndarray]
-    texts: list[tuple[list[int], list[int]]]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Reader:
-    loader: Loader
-    source: Source
-    task: Task
-    tokenizer: Tokenizer
-
-    def __call__(self, index: int, rng: np.random.Generator) -> _Read:
-        """Raises BadRecord."""
-        record = self.source[index]
-        examples = self.task.examples(record, rng, self.loader.captions)
-        if not examples:
-            raise BadRecord(record["id"], "no caption", "add a text to the record")
-        texts = [self._ids(example, record["id"]) for example in examples]
-        return _Read(record, self.squares(examples[0].frames, record["id"], rng), texts)
-
-    def squares(
-        self, frames: Sequence[Any], id: str, rng: np.random.Generator | None
-    ) -> Sequence[np.ndarray]:
-        if len(frames) != self.loader.frames:
-            raise BadRecord(
-                id,
-                "number of frames",
-                f"it has {len(frames)}, --config.loader.frames={self.loader.frames}: "
-                "set that to what the records of the data have",
-            )
-        try:
-            decoded = [
-                pictures.decode(frame, pixels=self.loader.pixels) for frame in frames
-            ]
-            return self.loader.image.video(decoded, rng)
-        except pictures.BadPicture as error:
-            raise BadRecord(id, error.reason, error.detail) from error
-
-    def _ids(self, example: Example, id: str) -> tuple[list[int], list[int]]:
-        """(prefix, suffix with eos) that fit into T together with bos."""
-        prefix = self.tokenizer.encode(example.prefix) if example.prefix else []
-        suffix = self.tokenizer.encode(example.suffix)
-        if not suffix:
-            raise BadRecord(
-                id,
-                "empty caption",
-                f"{example.suffix!r} has no token: write a caption or remove it",
-            )
-        surplus = len(prefix) + len(suffix) + 2 - self.loader.text
-        if surplus > 0:
-            if self.loader.long == "refuse":
-                raise BadRecord(
-                    id,
-                    "caption longer than T",
-                    f"{self.loader.text + surplus} tokens with begin and end, "
-                    f"T = {self.loader.text}: raise --config.loader.text (and with it "
-                    "--config.model.embed.positions and what the search may write), or "
-                    "keep the last tokens of such captions with "
-                    "--config.loader.long=cut",
-                )
-            suffix = suffix[max(0, surplus - len(prefix)) :]
-            prefix = prefix[surplus:]
-        return prefix, [*suffix, self.tokenizer.eos]
-
-
-@dataclasses.dataclass(frozen=True)
 class _Training:
     """Number of a batch -> these rows of it."""
 
-    read: _Reader
+    reader: Reader
     order: Order
     drawn: list[Part]
     seed: int
@@ -388,19 +277,18 @@ class _Training:
     rows: range
 
     def __call__(self, step: int) -> dict[str, Any]:
-        loader, bad, size = self.read.loader, list[Bad](), self.read.loader.image.size
-        frames = np.empty((len(self.rows), loader.frames, size, size, 3), np.uint8)
+        reader, bad = self.reader, list[Bad]()
+        frames = reader.no_frames(len(self.rows))
         ids, texts = list[str](), list[tuple[list[int], list[int]]]()
         for place, row in enumerate(self.rows):
             read = self._readable(step * self.batch + row, bad)
-            for frame, square in enumerate(read.frames):
-                frames[place, frame] = square
+            frames[place] = read.frames
             ids.append(read.record["id"])
             texts += read.texts
-        packed = pack_rows(texts, loader.text, self.read.tokenizer)
+        packed = pack_rows(texts, reader.text, reader.tokenizer)
         return dict(arrays={"frames": frames, **packed._asdict()}, ids=ids, bad=bad)
 
-    def _readable(self, position: int, bad: list[Bad]) -> _Read:
+    def _readable(self, position: int, bad: list[Bad]) -> Read:
         """The record, or the first readable one of those that may stand for it."""
         index, found = self.order[position], list[Bad]()
         for attempt in range(ATTEMPTS):
@@ -409,7 +297,7 @@ class _Training:
                 part = self._part(index)
                 index = part.start + int(rng.integers(part.size))
             try:
-                result = self.read(index, rng)
+                result = self.reader.training(index, rng)
                 bad += found
                 return result
             except BadRecord as error:
@@ -428,58 +316,32 @@ class _Training:
 class _Evaluation:
     """Number of a batch -> these rows of it."""
 
-    read: _Reader
+    reader: Reader
     batch: int
     rows: range
 
     def __call__(self, step: int) -> dict[str, Any]:
-        loader, tokenizer = self.read.loader, self.read.tokenizer
-        count, size = len(self.rows), loader.image.size
-        frames = np.zeros((count, loader.frames, size, size, 3), np.uint8)
-        tokens = np.full((count, loader.text), tokenizer.pad, np.int32)
-        tokens[:, 0] = tokenizer.bos
-        length = np.ones(count, np.int32)
-        records, bad = list[Record](), list[Bad]()
+        reader, bad, count = self.reader, list[Bad](), len(self.rows)
+        frames, records = reader.no_frames(count), list[Record]()
+        texts: list[tuple[list[int], list[int]]] = [([], [])] * count
         first = step * self.batch
         for index in range(first + self.rows.start, first + self.rows.stop):
-            if index >= len(self.read.source):
+            if index >= len(reader.source):
                 break
             try:
-                record, squares, prefix = self._example(index)
+                read = reader.evaluation(index, generator(0, index))
             except BadRecord as error:
                 bad.append(Bad(error.id, error.reason, error.detail))
                 continue
             place = len(records)
-            for frame, square in enumerate(squares):
-                frames[place, frame] = square
-            tokens[place, 1 : 1 + len(prefix)] = prefix
-            length[place] += len(prefix)
-            records.append({k: v for k, v in record.items() if k != "frames"})
+            frames[place], (texts[place],) = read.frames, read.texts
+            records.append({k: v for k, v in read.record.items() if k != "frames"})
+        packed = pack_rows(texts, reader.text, reader.tokenizer)
         arrays = dict(
             frames=frames,
-            tokens=tokens,
-            valid=np.arange(loader.text) < length[:, None],
-            prefix_length=length,
-            present=np.arange(count) < len(records),
+            tokens=packed.tokens,
+            valid=packed.valid,
+            prefix_length=packed.valid.sum(axis=1, dtype=np.int32),
         )
         ids = [record["id"] for record in records]
         return dict(arrays=arrays, ids=ids, records=records, bad=bad)
-
-    def _example(
-        self, index: int
-    ) -> tuple[Record, Sequence[np.ndarray], Sequence[int]]:
-        """A record, its squares, and the ids of its prefix."""
-        loader = self.read.loader
-        record = self.read.source[index]
-        examples = self.read.task.examples(record, generator(0, index), 1)
-        if not examples:
-            raise BadRecord(record["id"], "no caption", "add a text to the record")
-        example = examples[0]
-        squares = self.read.squares(example.frames, record["id"], None)
-        prefix = self.read.tokenizer.encode(example.prefix) if example.prefix else []
-        if len(prefix) >= loader.text:
-            raise ValueError(
-                f"the prefix of {record['id']!r} has {len(prefix) + 1} tokens with its "
-                f"begin: raise --config.loader.text={loader.text}"
-            )
-        return record, squares, prefix

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from git_jax.data.source import Record, Tfds
+from git_jax.data.source import BadRecord, Record
+from git_jax.data.tfds import Tfds
 
 PHOTOS = pathlib.Path(__file__).parents[3] / "shared/data/photos"
 
@@ -53,6 +54,33 @@ class Say:
             Example(record["frames"], self.prefix, str(texts[i % len(texts)]))
             for i in range(count)
         ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """Noise with three captions each; those whose number is in `bad` cannot be read."""
+
+    count: int = 10
+    bad: frozenset[int] = frozenset()
+    frames: int = 1
+    size: int = 8
+    texts: tuple[str, ...] = ("first of {}", "second of {}", "third of {}")
+    splits = ("train",)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Record:
+        if index in self.bad:
+            raise BadRecord(f"{index}", "odd", f"{index} is odd")
+        frames = [
+            colours(self.size, self.size, 7 * index + f) for f in range(self.frames)
+        ]
+        texts = tuple(text.format(index) for text in self.texts)
+        return {"id": f"{index}", "frames": frames, "texts": texts, "more": index}
+
+    def split(self, name: str) -> "Drawn":
+        return self
 
 
 FolderMaker = Callable[..., pathlib.Path]

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 from git_jax.data import builder
 from git_jax.data.scenes import LEVELS, Scenes
-from git_jax.data.source import Tfds
+from git_jax.data.tfds import Tfds
 from git_jax.tasks.caption import Caption
 
 

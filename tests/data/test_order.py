@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from git_jax.data.mixture import Part
 from git_jax.data.order import Shuffled, generator, order
-from git_jax.data.source import Part
 
 
 @pytest.mark.parametrize("size", [1, 7, 100])

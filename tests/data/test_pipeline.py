@@ -15,41 +15,16 @@ import pytest
 
 from git_jax.data import pipeline
 from git_jax.data.bad_records import Bad
+from git_jax.data.folder import Folder
 from git_jax.data.image import Crop
-from git_jax.data.pipeline import Batch, Loader, pack
+from git_jax.data.mixture import Mixture
+from git_jax.data.pipeline import Batch, Loader
 from git_jax.data.scenes import Scenes
-from git_jax.data.source import BadRecord, Folder, Mixture, Record, Tfds
+from git_jax.data.source import Record
+from git_jax.data.tfds import Tfds
 from git_jax.data.tokenizer import Bytes
 from git_jax.tasks.caption import Caption
-from tests.data.conftest import FolderMaker, Say, colours, encoded
-
-
-@dataclasses.dataclass(frozen=True)
-class Drawn:
-    """Noise with three captions each; those whose number is in `bad` cannot be read."""
-
-    count: int = 10
-    bad: frozenset[int] = frozenset()
-    frames: int = 1
-    size: int = 8
-    texts: tuple[str, ...] = ("first of {}", "second of {}", "third of {}")
-    splits = ("train",)
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Record:
-        if index in self.bad:
-            raise BadRecord(f"{index}", "odd", f"{index} is odd")
-        frames = [
-            colours(self.size, self.size, 7 * index + f) for f in range(self.frames)
-        ]
-        texts = tuple(text.format(index) for text in self.texts)
-        return {"id": f"{index}", "frames": frames, "texts": texts, "more": index}
-
-    def split(self, name: str) -> "Drawn":
-        return self
-
+from tests.data.conftest import Drawn, FolderMaker, Say, colours, encoded
 
 SAY = Say()
 NOW = Loader(text=20, image=Crop(8, (0.6, 1.0)), threads=0)
@@ -84,32 +59,6 @@ def said(batch: Batch) -> list[str]:
     return [Bytes().decode(tokens[target]) for tokens, target in rows]
 
 
-# Packing -----------------------------------------------------------------------------
-
-
-def test_pack_lays_out_one_row() -> None:
-    row = pack([7, 8], [4, 5, 2], 7, Bytes())
-    np.testing.assert_array_equal(row.tokens, [1, 7, 8, 4, 5, 2, 0])
-    np.testing.assert_array_equal(row.target, [0, 0, 0, 1, 1, 1, 0])
-    np.testing.assert_array_equal(row.valid, [1, 1, 1, 1, 1, 1, 0])
-    assert (row.tokens.dtype, row.target.dtype, row.valid.dtype) == (
-        np.int32,
-        bool,
-        bool,
-    )
-
-
-def test_rows_are_packed_as_one_by_one() -> None:
-    texts = [([], [5, 2]), ([7, 8], [4, 2]), ([9], [4] * 3 + [2])]
-    rows = pipeline.pack_rows(texts, 6, Bytes())
-    for number, (prefix, suffix) in enumerate(texts):
-        for array, one in zip(rows, pack(prefix, suffix, 6, Bytes()), strict=True):
-            np.testing.assert_array_equal(array[number], one)
-
-
-# Batches -----------------------------------------------------------------------------
-
-
 def test_shapes_and_types() -> None:
     loader = dataclasses.replace(NOW, captions=2, frames=3)
     (batch,) = train(Drawn(frames=3), 1, loader)
@@ -121,6 +70,22 @@ def test_shapes_and_types() -> None:
         "valid": ((8, 20), "bool"),
     }
     assert len(batch.ids) == 4 and batch.bad == []
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("captions, frames", [(1, 1), (3, 1), (2, 3)])
+def test_shapes_are_told_without_reading(
+    captions: int, frames: int, ranks: int
+) -> None:
+    loader = dataclasses.replace(NOW, captions=captions, frames=frames)
+    (batch,) = train(Drawn(frames=frames), 1, loader, ranks=ranks)
+    told = loader.shapes(4, ranks=ranks)
+    assert list(told) == list(batch.arrays)
+    for name, array in batch.arrays.items():
+        assert (told[name].shape, told[name].dtype) == (array.shape, array.dtype)
+        assert set(told[name].strides) == {0}  # it takes no room
+    with pytest.raises(ValueError, match="batch=4 pictures .* by 3 processes"):
+        loader.shapes(4, ranks=3)
 
 
 def test_rows_hold_what_their_records_do() -> None:
@@ -229,7 +194,9 @@ WORKERS = """
 import dataclasses, sys
 from absl import flags
 import numpy as np
+from git_jax.data.folder import Folder
 from git_jax.data.image import Crop
+from git_jax.data.mixture import Mixture
 from git_jax.data.pipeline import Loader
 from git_jax.data.scenes import Scenes
 from git_jax.data.tokenizer import Bytes
@@ -313,31 +280,6 @@ def test_impossible_settings_are_named() -> None:
             dataclasses.replace(NOW, **{field: value})
 
 
-# Captions that are too long ----------------------------------------------------------
-
-
-def test_a_long_caption_is_a_bad_record_by_default() -> None:
-    long = Drawn(1, texts=("nineteen letters ab",))
-    with pytest.raises(ValueError, match="caption longer than T") as caught:
-        train(long, 1)
-    message = str(caught.value)
-    assert "21 tokens with begin and end, T = 20" in message
-    assert "--config.loader.text" in message and "--config.loader.long=cut" in message
-    assert said(train(long, 1, dataclasses.replace(NOW, text=21))[0])[0]
-
-
-@pytest.mark.parametrize("prefix", ["", "ab", "a prefix of twenty le", "p" * 60])
-@pytest.mark.parametrize("suffix", ["x", "short", "exactly 18 letters", "l" * 40])
-def test_cutting_keeps_the_last_tokens(prefix: str, suffix: str) -> None:
-    loader = dataclasses.replace(NOW, long="cut")
-    (batch,) = train(Drawn(1, texts=(suffix,)), 1, loader, Say(prefix), batch=1)
-    tokens, target = batch.arrays["tokens"][0], batch.arrays["target"][0]
-    kept = (prefix + suffix)[-18:]
-    assert Bytes().decode(tokens) == kept
-    assert Bytes().decode(tokens[target]) == suffix[-18:]
-    assert (tokens[0], tokens[len(kept) + 1]) == (1, 2)
-
-
 # Records that cannot be read ---------------------------------------------------------
 
 
@@ -391,13 +333,8 @@ def test_unreadable_pictures(folder: FolderMaker, picture: bytes, reason: str) -
     # An evaluation leaves it out, and says so.
     (batch,) = loader.evaluation(Folder(str(path)), Say(), Bytes(), batch=2)
     assert batch.ids == [record["id"] for record in batch.records] == ["good.png"]
-    assert batch.arrays["present"].tolist() == [True, False]
+    assert not batch.arrays["frames"][1].any()
     assert [(one.id, one.reason) for one in batch.bad] == [("bad.png", reason)]
-
-
-def test_a_caption_without_a_token_is_a_bad_record() -> None:
-    with pytest.raises(ValueError, match="100 x empty caption .*''"):
-        train(Drawn(1, texts=("",)), 1)
 
 
 def test_a_set_without_a_readable_record_is_refused_first() -> None:
@@ -442,10 +379,7 @@ def test_every_record_is_evaluated_exactly_once(count: int, ranks: int) -> None:
     order = list[str]()
     for batches in zip(*shares, strict=True):
         for batch in batches:
-            rows = 4 // ranks
-            assert batch.arrays["frames"].shape == (rows, 1, 8, 8, 3)
-            present = batch.arrays["present"]
-            np.testing.assert_array_equal(present, np.arange(rows) < len(batch.ids))
+            assert batch.arrays["frames"].shape == (4 // ranks, 1, 8, 8, 3)
             assert [record["id"] for record in batch.records] == batch.ids
             order += batch.ids
     assert order == [str(i) for i in range(count)]
@@ -471,15 +405,7 @@ def test_evaluation_gives_the_middle_and_the_prefix() -> None:
         "tokens": "int32",
         "valid": "bool",
         "prefix_length": "int32",
-        "present": "bool",
     }
-
-
-def test_evaluation_minds_no_caption_but_the_prefix() -> None:
-    long = Drawn(1, texts=("l" * 99,))
-    assert len(list(NOW.evaluation(long, Say("p" * 19), Bytes(), batch=1))) == 1
-    with pytest.raises(ValueError, match="prefix of '0' has 21 tokens.*text=20"):
-        list(NOW.evaluation(long, Say("p" * 20), Bytes(), batch=1))
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -498,8 +424,6 @@ def test_evaluation_leaves_out_and_lists_what_cannot_be_read(ranks: int) -> None
     ]
     for batch in batches:
         assert [record["id"] for record in batch.records] == batch.ids
-        rows = np.arange(4 // ranks)
-        np.testing.assert_array_equal(batch.arrays["present"], rows < len(batch.ids))
         for row, id in enumerate(batch.ids):
             np.testing.assert_array_equal(
                 batch.arrays["frames"][row, 0], Drawn()[int(id)]["frames"][0]

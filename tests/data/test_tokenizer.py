@@ -233,7 +233,7 @@ def test_the_command_trains_from_a_config(tmp_path: pathlib.Path) -> None:
     config.write_text(
         "from ml_collections import ConfigDict\n"
         "from git_jax.config import spec\n"
-        "from git_jax.data.source import Folder\n"
+        "from git_jax.data.folder import Folder\n"
         "from git_jax.data.tokenizer import Bytes, SentencePiece\n"
         "def make(kind):\n"
         "    return ConfigDict(dict(data=spec(Folder), tokenizer=spec(kind)))\n"
