@@ -41,8 +41,7 @@ class Batch:
     tokens       i32  [R T]  bos prefix suffix eos pad...; the G texts of a picture
                              follow one another
     valid        bool [R T]  not padding
-    target       bool [R T]  paid for: the suffix and eos; token t is predicted from
-                             t - 1
+    target       bool [R T]  paid for: the suffix and eos, each from what is before it
 
     An evaluation batch has one text a picture, no `target`, and
     tokens         i32  [B T]   bos prefix pad...
@@ -133,11 +132,9 @@ class Loader:
         """
         rows = _share(batch, ranks)
         texts = (rows * self.captions, self.text)
-        forms = clip.forms(rows, self.frames, self.image.size) | {
-            "tokens": (np.int32, texts),
-            "target": (np.bool_, texts),
-            "valid": (np.bool_, texts),
-        }
+        forms = clip.forms(rows, self.frames, self.image.size)
+        forms |= {"tokens": (np.int32, texts)}
+        forms |= dict.fromkeys(("target", "valid"), (np.bool_, texts))
         return {
             name: np.broadcast_to(np.zeros((), dtype), shape)
             for name, (dtype, shape) in forms.items()
