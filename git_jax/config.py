@@ -28,6 +28,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from git_jax.annotation import CLASS, PACKAGES, REQUIRED, Missing, reference, resolve
+from git_jax.file import write
 from git_jax.node import (
     Node,
     as_python,
@@ -196,10 +197,7 @@ def loads(text: str | bytes, source: str = "config") -> ConfigDict:
 
 def save(config: ConfigDict, path: str | os.PathLike[str]) -> None:
     """Writes the config to `path` at once or not at all."""
-    path = pathlib.Path(path)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(dumps(config), encoding="utf-8")
-    partial.replace(path)
+    write(path, dumps(config).encode())
 
 
 def load(path: str | os.PathLike[str]) -> ConfigDict:

@@ -98,17 +98,16 @@ class Writer:
         """One text for each of this host's rows.
 
         Args:
-            arrays: `frames`, `tokens` and `prefix_length`, as an evaluation batch has.
+            arrays: `frames`, `frame_valid` for clips, `tokens` and `prefix_length`, as
+                an evaluation batch has.
         """
         rows = len(arrays["prefix_length"])
         # Few widths, each the same on all hosts: every other is compiled anew.
         width = max(from_all_hosts(int(arrays["prefix_length"].max())))
         width = width if width == 1 else -(-width // 8) * 8
-        batch = {
-            "frames": arrays["frames"],
-            "tokens": arrays["tokens"][:, :width],
-            "prefix_length": arrays["prefix_length"],
-        }
+        read = ("frames", "frame_valid", "tokens", "prefix_length")
+        batch = {name: arrays[name] for name in read if name in arrays}
+        batch["tokens"] = batch["tokens"][:, :width]
         ways = sharding.row_ways(self._mesh)
         short = -rows % max(1, ways // jax.process_count())
         place = sharding.rows(self._mesh)

@@ -19,6 +19,7 @@ from git_jax import config as configs
 from git_jax.checkpoint import Store
 from git_jax.data import tokenizer as tokenizers
 from git_jax.data.source import Source
+from git_jax.file import write
 
 # What may differ between two starts of one run: where and how it computes, how often it
 # saves, how it is scored. All else would make it another run.
@@ -146,9 +147,9 @@ class Run:
 
     def keep_scores(self, scores: dict[str, dict[str, float]]) -> None:
         """Writes what each split scored."""
-        tokenizers.write(self.scores, f"{json.dumps(scores, indent=1)}\n".encode())
+        write(self.scores, f"{json.dumps(scores, indent=1)}\n".encode())
 
     def keep_predictions(self, split: str, rows: list[dict[str, Any]]) -> None:
         """Writes what was said of each picture of a split."""
         path = self.directory / "predictions" / f"{split}.jsonl"
-        tokenizers.write(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        write(path, "".join(json.dumps(row) + "\n" for row in rows).encode())

@@ -4,7 +4,7 @@
 3  config  checkpoint  report ...
 2  models/  vision/
 1  nn/  losses  optim  sharding  decode/
-0  tree  |  data/  tasks/            left: arrays, right: files, numpy only
+0  tree  |  file  data/  tasks/      left: arrays, right: files, numpy only
 """
 
 import ast
@@ -25,9 +25,9 @@ FLOOR = {
     ),
     **dict.fromkeys(("models", "vision"), 2),
     **dict.fromkeys(("nn", "losses", "optim", "sharding", "decode"), 1),
-    **dict.fromkeys(("tree", "data", "tasks"), 0),
+    **dict.fromkeys(("tree", "file", "data", "tasks"), 0),
 }
-LOADING = {"data", "tasks"}  # loader workers must not touch the accelerator
+LOADING = {"file", "data", "tasks"}  # loader workers must not touch the accelerator
 # The arrays' side: what is drawn left of data/ and tasks/.
 ARRAYS = {room for room, floor in FLOOR.items() if floor <= 2} - LOADING
 

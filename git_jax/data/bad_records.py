@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from git_jax.data.tokenizer import write
+from git_jax.file import write
 
 
 class Bad(NamedTuple):

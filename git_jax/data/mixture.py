@@ -7,6 +7,9 @@ import numpy as np
 
 from git_jax.data.source import BadRecord, Lazy, Record, Source, texts, within
 
+MOST = 1e9
+"""The largest weight; the least is its inverse. Products of them are still numbers."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Part:
@@ -44,6 +47,12 @@ class Mixture(Lazy):
                 raise ValueError(
                     f"--config.data.weights.{name}={weight} is not a positive number: "
                     "leave a source out of the mixture to never see it"
+                )
+            if not 1 / MOST <= weight <= MOST:
+                raise ValueError(
+                    f"--config.data.weights.{name}={weight} must be at least "
+                    f"{1 / MOST:g} and at most {MOST:g}: only the ratios of weights "
+                    "count, so divide all of them by one number"
                 )
 
     @property

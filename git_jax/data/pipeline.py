@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from git_jax.data import clip
 from git_jax.data import image as pictures
 from git_jax.data.bad_records import Bad, summary
 from git_jax.data.mixture import Part, parts
@@ -34,11 +35,13 @@ ATTEMPTS = 100
 class Batch:
     """Rows of one rank. B pictures with F frames, R = B * G texts of T tokens.
 
-    frames  u8   [B F h w 3]
-    tokens  i32  [R T]   bos prefix suffix eos pad...; the G texts of a picture follow
-                         one another
-    valid   bool [R T]   not padding
-    target  bool [R T]   paid for: the suffix and eos; token t is predicted from t - 1
+    frames       u8   [B F h w 3]
+    frame_valid  bool [B F]  which frames are real, where F > 1: a shorter clip comes
+                             first, black follows
+    tokens       i32  [R T]  bos prefix suffix eos pad...; the G texts of a picture
+                             follow one another
+    valid        bool [R T]  not padding
+    target       bool [R T]  paid for: the suffix and eos, each from what is before it
 
     An evaluation batch has one text a picture, no `target`, and
     tokens         i32  [B T]   bos prefix pad...
@@ -80,7 +83,8 @@ class Loader:
 
     text          T, tokens of a row with bos and eos
     captions      G, texts of a picture in one batch
-    frames        F, frames of every record; one with another number is a bad record
+    frames        F, frames of a row: a longer clip is sampled evenly, a shorter one
+                  filled up with black; where F is 1, a clip is a bad record
     image         what makes squares of pictures: Crop or Resize
     threads       make whole batches ahead, each its own
     prefetch      batches that may lie ready; 0 makes each when it is asked for
@@ -126,13 +130,11 @@ class Loader:
         No record is read and no room is taken: each array is one zero, broadcast.
         Raises ValueError as `batches` does.
         """
-        rows, size = _share(batch, ranks), self.image.size
-        forms = {
-            "frames": (np.uint8, (rows, self.frames, size, size, 3)),
-            "tokens": (np.int32, (rows * self.captions, self.text)),
-            "target": (bool, (rows * self.captions, self.text)),
-            "valid": (bool, (rows * self.captions, self.text)),
-        }
+        rows = _share(batch, ranks)
+        texts = (rows * self.captions, self.text)
+        forms = clip.forms(rows, self.frames, self.image.size)
+        forms |= {"tokens": (np.int32, texts)}
+        forms |= dict.fromkeys(("target", "valid"), (np.bool_, texts))
         return {
             name: np.broadcast_to(np.zeros((), dtype), shape)
             for name, (dtype, shape) in forms.items()
@@ -278,15 +280,15 @@ class _Training:
 
     def __call__(self, step: int) -> dict[str, Any]:
         reader, bad = self.reader, list[Bad]()
-        frames = reader.no_frames(len(self.rows))
+        arrays = clip.room(len(self.rows), reader.frames, reader.image.size)
         ids, texts = list[str](), list[tuple[list[int], list[int]]]()
         for place, row in enumerate(self.rows):
             read = self._readable(step * self.batch + row, bad)
-            frames[place] = read.frames
+            clip.put(arrays, place, read.frames)
             ids.append(read.record["id"])
             texts += read.texts
         packed = pack_rows(texts, reader.text, reader.tokenizer)
-        return dict(arrays={"frames": frames, **packed._asdict()}, ids=ids, bad=bad)
+        return dict(arrays=arrays | packed._asdict(), ids=ids, bad=bad)
 
     def _readable(self, position: int, bad: list[Bad]) -> Read:
         """The record, or the first readable one of those that may stand for it."""
@@ -321,8 +323,9 @@ class _Evaluation:
     rows: range
 
     def __call__(self, step: int) -> dict[str, Any]:
-        reader, bad, count = self.reader, list[Bad](), len(self.rows)
-        frames, records = reader.no_frames(count), list[Record]()
+        reader, bad, records = self.reader, list[Bad](), list[Record]()
+        count = len(self.rows)
+        arrays = clip.room(count, reader.frames, reader.image.size)
         texts: list[tuple[list[int], list[int]]] = [([], [])] * count
         first = step * self.batch
         for index in range(first + self.rows.start, first + self.rows.stop):
@@ -334,11 +337,11 @@ class _Evaluation:
                 bad.append(Bad(error.id, error.reason, error.detail))
                 continue
             place = len(records)
-            frames[place], (texts[place],) = read.frames, read.texts
+            clip.put(arrays, place, read.frames)
+            (texts[place],) = read.texts
             records.append({k: v for k, v in read.record.items() if k != "frames"})
         packed = pack_rows(texts, reader.text, reader.tokenizer)
-        arrays = dict(
-            frames=frames,
+        arrays |= dict(
             tokens=packed.tokens,
             valid=packed.valid,
             prefix_length=packed.valid.sum(axis=1, dtype=np.int32),

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from git_jax.data import image as pictures
+from git_jax.data.clip import sampled
 from git_jax.data.source import BadRecord, Record, Source
 from git_jax.data.tokenizer import Tokenizer
 
@@ -41,7 +42,7 @@ class Transform(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Read:
-    """A record, its F squares and, for each text, the ids of (prefix, suffix)."""
+    """A record, its squares, F at most, and for each text ids of (prefix, suffix)."""
 
     record: Record
     frames: Sequence[np.ndarray]
@@ -86,11 +87,6 @@ class Reader:
             )
         return Read(record, squares, [(prefix, [])])
 
-    def no_frames(self, count: int) -> np.ndarray:
-        """Room for the frames of `count` records, all zero: u8 [count F h w 3]."""
-        size = self.image.size
-        return np.zeros((count, self.frames, size, size, 3), np.uint8)
-
     def _examples(
         self, index: int, rng: np.random.Generator, count: int
     ) -> tuple[Record, Sequence[Example]]:
@@ -103,16 +99,19 @@ class Reader:
     def _squares(
         self, example: Example, id: str, rng: np.random.Generator | None
     ) -> Sequence[np.ndarray]:
-        frames = example.frames
-        if len(frames) != self.frames:
+        count = len(example.frames)
+        if count == 0 or (count > 1 and self.frames == 1):
             raise BadRecord(
                 id,
                 "number of frames",
-                f"it has {len(frames)}, --config.loader.frames={self.frames}: set that "
-                "to what the records of the data have",
+                f"it has {count}, --config.loader.frames={self.frames}: a record needs "
+                "one, and to see clips set that and --config.model.frames to more",
             )
         try:
-            decoded = [pictures.decode(frame, pixels=self.pixels) for frame in frames]
+            decoded = [
+                pictures.decode(frame, pixels=self.pixels)
+                for frame in sampled(example.frames, self.frames)
+            ]
             return self.image.video(decoded, rng)
         except pictures.BadPicture as error:
             raise BadRecord(id, error.reason, error.detail) from error

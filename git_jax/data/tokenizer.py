@@ -23,6 +23,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from git_jax.data import source as sources
+from git_jax.file import write
 
 
 @runtime_checkable
@@ -96,15 +97,6 @@ def check(tokenizer: Tokenizer, fingerprint: str, *, checkpoint: str) -> None:
             f"{fingerprint}, that of {tokenizer} is {tokenizer.fingerprint}. Use the "
             "tokenizer in the directory of the run that made the checkpoint"
         )
-
-
-def write(path: str | os.PathLike[str], data: bytes) -> None:
-    """All of the file or none of it, so that a killed start leaves no half model."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(data)
-    partial.replace(path)
 
 
 def _hash(kind: str, *contents: bytes) -> str:

@@ -76,5 +76,8 @@ def test_mistaken_mixtures_are_named() -> None:
     for weight in (0.0, -1.0, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="weights.a=.* is not a positive number"):
             Mixture({"a": numbers}, {"a": weight})
+    for weight in (1e308, 1e-300, 10**400):
+        with pytest.raises(ValueError, match="weights.b=1.* must be at least 1e-09 an"):
+            Mixture({"a": numbers, "b": numbers}, {"a": 1.0, "b": weight})
     with pytest.raises(ValueError, match="source 'a' of the mixture has no records"):
         len(Mixture({"a": Numbers(0)}, {"a": 1.0}))

@@ -65,6 +65,7 @@ def test_shapes_and_types() -> None:
     found = {name: (a.shape, a.dtype.name) for name, a in batch.arrays.items()}
     assert found == {
         "frames": ((4, 3, 8, 8, 3), "uint8"),
+        "frame_valid": ((4, 3), "bool"),
         "tokens": ((8, 20), "int32"),
         "target": ((8, 20), "bool"),
         "valid": ((8, 20), "bool"),
@@ -431,21 +432,33 @@ def test_evaluation_leaves_out_and_lists_what_cannot_be_read(ranks: int) -> None
         assert not batch.arrays["frames"][len(batch.ids) :].any()
 
 
-def test_a_clip_of_another_length_is_a_bad_record() -> None:
+def test_clips_of_any_length_fill_their_rows() -> None:
     @dataclasses.dataclass(frozen=True)
     class Uneven(Drawn):
+        """Record i has i % 5 frames."""
+
         def __getitem__(self, index: int) -> Record:
             record = super().__getitem__(index)
-            return record | {"frames": record["frames"][: 1 + index % 2]}
+            return record | {"frames": record["frames"][: index % 5]}
 
-    (batch,) = train(Uneven(4, frames=2), 1, NOW_CLIPS)
-    assert set(batch.ids) <= {"1", "3"}
-    assert {(bad.id, bad.reason) for bad in batch.bad} == {
-        ("0", "number of frames"),
-        ("2", "number of frames"),
-    }
-    (batch,) = NOW_CLIPS.evaluation(Uneven(4, frames=2), SAY, Bytes(), batch=4)
-    assert batch.ids == ["1", "3"] and [bad.id for bad in batch.bad] == ["0", "2"]
+    source = Uneven(5, frames=4)
+    chosen = {1: [0], 2: [0, 1], 3: [0, 1, 2], 4: [0, 1, 3]}
+    loader = dataclasses.replace(NOW, frames=3, image=Crop(8, (1.0, 1.0)))
+    evaluated = list(loader.evaluation(source, SAY, Bytes(), batch=5))
+    for batch in [*train(source, 3, loader), *evaluated]:
+        assert {one[:2] for one in batch.bad} <= {("0", "number of frames")}
+        valid = batch.arrays["frame_valid"]
+        assert (valid.shape, valid.dtype) == ((len(batch.arrays["frames"]), 3), bool)
+        for row, id in enumerate(batch.ids):
+            frames, seen = source[int(id)]["frames"], chosen[int(id)]
+            assert valid[row].tolist() == [place < len(seen) for place in range(3)]
+            for place, frame in enumerate(seen):
+                np.testing.assert_array_equal(
+                    batch.arrays["frames"][row, place], frames[frame]
+                )
+        assert not batch.arrays["frames"][~valid].any()
+        assert not valid[len(batch.ids) :].any()
+    assert evaluated[0].ids == ["1", "2", "3", "4"]
 
 
 def test_evaluation_keeps_no_pictures_of_a_tfds_set(prepared: Tfds) -> None:

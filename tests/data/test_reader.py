@@ -76,6 +76,8 @@ def test_evaluation_sees_the_middle_whole() -> None:
     np.testing.assert_array_equal(first.frames, second.frames)
 
 
-def test_a_record_of_another_number_of_frames_is_bad() -> None:
-    with pytest.raises(BadRecord, match="number of frames: it has 2, .*frames=1"):
-        dataclasses.replace(READER, source=Drawn(1, frames=2)).training(0, RNG)
+def test_a_clip_is_no_picture_and_nothing_is_neither() -> None:
+    for frames, seen in ((2, 1), (0, 1), (0, 2)):
+        of = dataclasses.replace(READER, source=Drawn(1, frames=frames), frames=seen)
+        with pytest.raises(BadRecord, match=f"frames: it has {frames}, .*={seen}"):
+            of.training(0, RNG)

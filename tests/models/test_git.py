@@ -8,11 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from git_jax.data.image import Crop
+from git_jax.data.pipeline import Loader
+from git_jax.data.scenes import Scenes
+from git_jax.data.tokenizer import Bytes
 from git_jax.decode.search import Greedy
+from git_jax.evaluate import Writer
 from git_jax.models.git import Git, generate
 from git_jax.nn import mask
 from git_jax.nn.embed import TextEmbed, logits
 from git_jax.nn.transformer import Stack
+from git_jax.sharding import Layout
+from git_jax.tasks.caption import Caption
 from git_jax.vision.vit import ViT
 
 WORDS, LENGTH = 50, 7
@@ -25,7 +32,13 @@ def git(**changes):
         encoder=ViT(
             size=24, patch=8, width=20, depth=2, heads=5, mlp=12, std=0.2, **tower
         ),
-        embed=TextEmbed(24, WORDS, 16, std=0.3, dropout=changes.pop("dropout", 0.0)),
+        embed=TextEmbed(
+            24,
+            changes.pop("words", WORDS),
+            16,
+            std=0.3,
+            dropout=changes.pop("dropout", 0.0),
+        ),
         decoder=Stack(
             width=24, depth=3, heads=3, mlp=40, norm="post", std=0.2, **tower
         ),
@@ -86,6 +99,37 @@ def test_split_attention_equals_the_mask_where_frames_are_missing(params, batch)
     other = dict(short, frames=frames)
     chex.assert_trees_all_close(fast, text(params, other), atol=1e-6)
     assert abs(text(params, batch)[1] - fast[1]).max() > 1e-3
+
+
+def test_a_clip_that_is_filled_up_reads_as_it_is():
+    """Scenes cut to one frame: a loader of two frames and one of one are equal."""
+
+    class Cut(Scenes):
+        def __getitem__(self, index):
+            record = super().__getitem__(index)
+            return record | {"frames": record["frames"][:1]}
+
+    def arrays(frames):
+        loader = Loader(16, frames=frames, image=Crop(24), long="cut", threads=0)
+        of = (Cut(level="clips", size=32, count=5), Caption(), Bytes())
+        made = next(loader.batches(*of, batch=4, seed=0)).arrays
+        return made, next(loader.evaluation(*of, batch=8)).arrays  # 3 rows of no record
+
+    model = git(words=Bytes().size)
+    params = init(model, arrays(2)[0])["params"] | {
+        "temporal": jax.random.normal(jax.random.key(2), (2, 20))
+    }
+    (padded, asked), (plain, asked_plain) = arrays(2), arrays(1)
+    assert padded["frame_valid"].tolist() == [[True, False]] * 4
+    fast = text(params, padded, model)
+    chex.assert_trees_all_close(fast, text(params, plain, model), atol=1e-5)
+    mesh = Layout().mesh(jax.devices()[:1])
+    write = Writer(model, Greedy(max_tokens=5), Bytes(), mesh)
+    found, same = write(params, asked), write(params, asked_plain)
+    assert [one.tokens for one in found[:5]] == [one.tokens for one in same[:5]]
+    scores = np.array([[one.score for one in texts] for texts in (found, same)])
+    chex.assert_trees_all_close(*scores[:, :5], atol=1e-5)
+    assert np.isfinite(scores).all()
 
 
 def test_a_later_token_changes_no_earlier_logit(params, batch):
