@@ -23,7 +23,8 @@ from git_jax import command
 from git_jax.config import build
 from git_jax.data import image
 from git_jax.data.pipeline import Loader
-from git_jax.decode.search import Beam, Greedy, Search
+from git_jax.decode.beam import Beam
+from git_jax.decode.search import Greedy, Search
 from git_jax.evaluate import Trained, Writer
 
 

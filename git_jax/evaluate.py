@@ -30,7 +30,8 @@ from git_jax.data import pipeline
 from git_jax.data.bad_records import Bad, summary
 from git_jax.data.source import Record
 from git_jax.data.tokenizer import Tokenizer
-from git_jax.decode.search import Beam, Search
+from git_jax.decode.beam import Beam
+from git_jax.decode.search import Search
 from git_jax.log import Log
 from git_jax.models.git import Git, generate
 from git_jax.run import Run

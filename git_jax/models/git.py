@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from git_jax import sharding
-from git_jax.decode.search import Decoded, Search
+from git_jax.decode.search import Decoded, LanguageModel, Prompt, Search
 from git_jax.nn import embed, mask
 from git_jax.nn.transformer import Cache, LayerNorm, Linear, Memory, Stack
 
@@ -186,7 +186,8 @@ def generate(
     cache = model.start(rows, size + search.max_tokens - 1)
     valid = jnp.arange(size) < length[:, None]
     logits, cache = extend(tokens, valid, cache)
-    return search(step, take, cache, logits, length, eos=eos, pad=pad, key=key)
+    words = LanguageModel(step, take, eos, pad)
+    return search(words, Prompt(cache, logits, length), key)
 
 
 def take(cache: Cache, rows: Int[Array, " R"]) -> Cache:
