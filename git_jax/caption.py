@@ -52,7 +52,9 @@ def captions(
     """
     pictures = read(files, build(trained.config.loader))
     model, params = build(trained.config.model), trained.parameters()
-    write = Writer(model, search, trained.tokenizer, trained.mesh)
+    write = Writer(
+        model, search, trained.tokenizer, trained.mesh, seed=trained.config.seed
+    )
     rows = min(batch, len(files))
     prefix = np.full((rows, 1), trained.tokenizer.bos, np.int32)
     for start in range(0, len(files), rows):
@@ -63,6 +65,7 @@ def captions(
             "frames": filled[:, None],
             "tokens": prefix,
             "prefix_length": np.ones(rows, np.int32),
+            "index": np.arange(start, start + rows, dtype=np.int32),
         }
         texts = write(params, arrays)
         for file, text in zip(files[start:], texts[: len(part)], strict=False):

@@ -10,6 +10,7 @@ run; the second scores files, without a model. Both print JSON.
 import json
 import pickle
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -74,10 +75,16 @@ class Text:
 
 
 class Writer:
-    """Writes texts for pictures with a model on a mesh."""
+    """Writes texts for pictures with a model on a mesh; `seed` is for `Sample`."""
 
     def __init__(
-        self, model: Git, search: Search, tokenizer: Tokenizer, mesh: Mesh
+        self,
+        model: Git,
+        search: Search,
+        tokenizer: Tokenizer,
+        mesh: Mesh,
+        *,
+        seed: int = 0,
     ) -> None:
         self._tokenizer, self._mesh = tokenizer, mesh
 
@@ -93,13 +100,15 @@ class Writer:
             )
 
         self._write = jax.jit(write, out_shardings=sharding.rows(mesh))
-        self._key = jax.random.key(0)
+        self._key = jax.random.key(seed)
 
     def __call__(self, params: Any, arrays: dict[str, np.ndarray]) -> list[Text]:
         """One text for each of this host's rows.
 
         Args:
-            arrays: `frames`, `tokens` and `prefix_length`, as an evaluation batch has.
+            arrays: `frames`, `tokens` and `prefix_length`, as an evaluation batch has,
+                and `index`, which record each row is: a search that draws draws the
+                same for it in any batch. Without it a row draws by its place.
         """
         rows = len(arrays["prefix_length"])
         # Few widths, each the same on all hosts: every other is compiled anew.
@@ -110,6 +119,8 @@ class Writer:
             "tokens": arrays["tokens"][:, :width],
             "prefix_length": arrays["prefix_length"],
         }
+        if "index" in arrays:
+            batch["index"] = arrays["index"]
         ways = sharding.row_ways(self._mesh)
         short = -rows % max(1, ways // jax.process_count())
         place = sharding.rows(self._mesh)
@@ -218,7 +229,9 @@ class Evaluator:
         for split in self.splits:
             self._source.split(split)  # refuses what is no split, before any training
         model = build(config.model)
-        self._write = Writer(model, self._settings.search, tokenizer, mesh)
+        self._writer = Writer(
+            model, self._settings.search, tokenizer, mesh, seed=config.seed
+        )
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -232,8 +245,8 @@ class Evaluator:
         """Captions of the first few pictures of the first split, into the log."""
         source = self._source.split(self.splits[0])
         batch = next(self._batches(source, self._settings.samples))
-        texts = self._write(params, batch.arrays)
-        for row, (record, text) in enumerate(zip(batch.records, texts, strict=False)):
+        texts = self._write(params, batch)
+        for row, (record, text) in enumerate(zip(batch.records, texts, strict=True)):
             reference = self._task.references(record)[0]
             log.message(f"  {record['id']}: {text.text}   ({reference})")
             log.sample(
@@ -243,6 +256,13 @@ class Evaluator:
                 reference=reference,
                 picture=report.data_uri(batch.arrays["frames"][row, 0]),
             )
+
+    def _write(self, params: Any, batch: pipeline.Batch) -> list[Text]:
+        """A text for each record of a batch."""
+        index = np.zeros(len(batch.arrays["prefix_length"]), np.int32)
+        index[: len(batch.ids)] = [number(id) for id in batch.ids]
+        texts = self._writer(params, batch.arrays | {"index": index})
+        return texts[: len(batch.ids)]
 
     def _batches(self, source: Any, batch: int) -> Iterator[pipeline.Batch]:
         """This host's rows of about `batch` records at a time."""
@@ -298,15 +318,24 @@ class Evaluator:
         """This host's part of a split; each record is in one host's part."""
         said = Said([], {}, {}, [])
         for batch in self._batches(self._source.split(split), self._settings.batch):
-            texts = self._write(params, batch.arrays)
+            texts = self._write(params, batch)
             said.records.extend(batch.records)
             said.bad.extend(batch.bad)
-            for row, id in enumerate(batch.ids):
-                said.said[id] = texts[row].text
+            for row, (id, text) in enumerate(zip(batch.ids, texts, strict=True)):
+                said.said[id] = text.text
                 if len(said.shown) < GALLERY:
                     picture = batch.arrays["frames"][row, 0]
                     said.shown[id] = report.data_uri(picture)
         return said
+
+
+def number(id: str) -> int:
+    """What `Sample` knows a record by, in any batch, on any host: 31 bits of its id.
+
+    Its place in the source would not do: a record that cannot be read leaves no gap in
+    its batch.
+    """
+    return zlib.crc32(id.encode(errors="surrogatepass")) >> 1
 
 
 class Said(NamedTuple):

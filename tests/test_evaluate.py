@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import jax
 import pytest
 
 from git_jax import evaluate
-from git_jax.evaluate import Trained
+from git_jax.config import spec
+from git_jax.decode.search import Sample
+from git_jax.evaluate import Evaluator, Trained
+from git_jax.run import Run
 from git_jax.sharding import Layout
 from tests import walls
 
@@ -157,6 +161,59 @@ def test_a_run_of_eight_devices_is_scored_on_one(tmp_path: Path) -> None:
     for name, value in before["train"].items():
         assert scores["train"][name] == pytest.approx(value), name
     assert scores["train"]["CIDEr"] > scores["train"]["CIDEr_constant"] > 0
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trained:
+    """The run on one device: what is compiled for eight takes longer."""
+    opened = Trained.open(str(walls.run()), walls.options())
+    return replace(opened, mesh=Layout().mesh(jax.devices()[:1]))
+
+
+def evaluator(trained: Trained, **changes: Any) -> Evaluator:
+    """Of the run with changed fields, `evaluator(trained, evaluate__batch=3)`."""
+    config = trained.config.copy_and_resolve_references()
+    with config.unlocked():
+        for path, value in changes.items():
+            node, _, last = path.rpartition("__")
+            (config[node] if node else config)[last] = value
+    return Evaluator(config, trained.tokenizer, trained.mesh)
+
+
+def score(trained: Trained, to: Path, **changes: Any) -> dict[str, dict[str, float]]:
+    """What `evaluator` scores; scores and predictions are kept in a folder."""
+    shutil.copytree(walls.run(), to)
+    found = evaluator(trained, **changes)
+    return found.score(trained.parameters(), Run(to), lambda _: None)
+
+
+def said(run: Path) -> dict[str, str]:
+    """{id: caption}, as kept."""
+    lines = (run / "predictions/train.jsonl").read_text().splitlines()
+    return {row["id"]: row["caption"] for row in map(json.loads, lines)}
+
+
+def test_what_is_drawn_for_a_record_is_its_own(
+    trained: Trained, tmp_path: Path
+) -> None:
+    """Whatever the batch, and whichever of the others can be read; by the seed."""
+    sample = spec(Sample, max_tokens=walls.TEXT - 1, temperature=3.0)
+    data = tmp_path / "data"
+    shutil.copytree(walls.folder(), data, ignore=shutil.ignore_patterns("run"))
+    (data / "green.png").write_bytes(b"no picture")
+    for name, changes in {
+        "whole": dict(evaluate__batch=4),
+        "parts": dict(evaluate__batch=3),
+        "other": dict(evaluate__batch=4, seed=9),
+        "spoilt": dict(evaluate__batch=4, data__path=str(data)),
+    }.items():
+        score(trained, tmp_path / name, evaluate__search=sample, **changes)
+    whole, parts, other, spoilt = (
+        said(tmp_path / name) for name in ("whole", "parts", "other", "spoilt")
+    )
+    assert whole == parts
+    assert whole == spoilt | {"green.png": whole["green.png"]} and len(spoilt) == 3
+    assert all(whole[id] != other[id] for id in whole)
 
 
 def test_a_layout_fits_any_number_of_devices() -> None:

@@ -164,7 +164,8 @@ def generate(
     Args:
         batch: `frames`, `frame_valid` for clips of unequal length, and prefixes:
             `tokens` `[R P]` with padding behind each, and `prefix_length` `[R]`, both
-            with the begin token.
+            with the begin token; for a search that draws, `index` `[R]`, which record
+            each row is.
     """
     variables = {"params": params}
     memory, image_mask = model.apply(
@@ -187,7 +188,7 @@ def generate(
     valid = jnp.arange(size) < length[:, None]
     logits, cache = extend(tokens, valid, cache)
     words = LanguageModel(step, take, eos, pad)
-    return search(words, Prompt(cache, logits, length), key)
+    return search(words, Prompt(cache, logits, length, batch.get("index")), key)
 
 
 def take(cache: Cache, rows: Int[Array, " R"]) -> Cache:
