@@ -29,7 +29,7 @@ from git_jax import config as configs
 from git_jax.config import build
 from git_jax.data import pipeline
 from git_jax.data.bad_records import Bad, summary
-from git_jax.data.source import Record
+from git_jax.data.source import Record, Source
 from git_jax.data.tokenizer import Tokenizer
 from git_jax.decode.beam import Beam
 from git_jax.decode.search import Search
@@ -49,6 +49,8 @@ class Evaluation:
         every: steps between the samples that a run shows while it trains.
         samples: how many pictures they show; 0 shows none.
         splits: what is scored at the end; None takes those that the source names.
+        examples: at most so many records of each split are scored, spread evenly over
+            it; None scores all.
         batch: pictures at a time.
         search: how a caption is found.
     """
@@ -56,6 +58,7 @@ class Evaluation:
     every: int = 1000
     samples: int = 3
     splits: tuple[str, ...] | None = None
+    examples: int | None = None
     batch: int = 100
     search: Search = field(default_factory=Beam)
 
@@ -63,6 +66,10 @@ class Evaluation:
         for name, least in (("every", 1), ("samples", 0), ("batch", 1)):
             if (value := getattr(self, name)) < least:
                 raise ValueError(f"evaluate.{name}={value} must be at least {least}")
+        if self.examples is not None and self.examples < 1:
+            raise ValueError(
+                f"evaluate.examples={self.examples} must be at least 1; None scores all"
+            )
 
 
 @dataclass(frozen=True)
@@ -214,6 +221,30 @@ def _shapes_of(config: ConfigDict) -> Any:
     return jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
 
 
+@dataclass(frozen=True)
+class Part:
+    """`count` records of a source, spread evenly over it.
+
+    Three of eight are 0 2 5.
+    """
+
+    source: Source
+    count: int
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return self.source.splits
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Record:
+        return self.source[range(self.count)[index] * len(self.source) // self.count]
+
+    def split(self, name: str) -> Source:
+        return self.source.split(name)
+
+
 GALLERY = 60
 """How many predictions of a split keep their picture, for the page to choose from."""
 
@@ -264,7 +295,7 @@ class Evaluator:
         texts = self._writer(params, batch.arrays | {"index": index})
         return texts[: len(batch.ids)]
 
-    def _batches(self, source: Any, batch: int) -> Iterator[pipeline.Batch]:
+    def _batches(self, source: Source, batch: int) -> Iterator[pipeline.Batch]:
         """This host's rows of about `batch` records at a time."""
         ranks = jax.process_count()
         return self._loader.evaluation(
@@ -317,7 +348,10 @@ class Evaluator:
     def _write_split(self, params: Any, split: str) -> "Said":
         """This host's part of a split; each record is in one host's part."""
         said = Said([], {}, {}, [])
-        for batch in self._batches(self._source.split(split), self._settings.batch):
+        source, examples = self._source.split(split), self._settings.examples
+        if examples is not None:
+            source = Part(source, min(examples, len(source)))
+        for batch in self._batches(source, self._settings.batch):
             texts = self._write(params, batch)
             said.records.extend(batch.records)
             said.bad.extend(batch.bad)

@@ -10,9 +10,10 @@ import jax
 import pytest
 
 from git_jax import evaluate
-from git_jax.config import spec
+from git_jax.config import build, spec
+from git_jax.data.scenes import Scenes
 from git_jax.decode.search import Sample
-from git_jax.evaluate import Evaluator, Trained
+from git_jax.evaluate import Evaluation, Evaluator, Part, Trained
 from git_jax.run import Run
 from git_jax.sharding import Layout
 from tests import walls
@@ -214,6 +215,41 @@ def test_what_is_drawn_for_a_record_is_its_own(
     assert whole == parts
     assert whole == spoilt | {"green.png": whole["green.png"]} and len(spoilt) == 3
     assert all(whole[id] != other[id] for id in whole)
+
+
+def test_a_part_of_a_split_is_scored(trained: Trained, tmp_path: Path) -> None:
+    found = score(trained, tmp_path / "run", evaluate__examples=3, evaluate__batch=2)
+    assert found["train"]["examples"] == 3
+    whole = said(walls.run())
+    part = said(tmp_path / "run")
+    assert list(part) == list(whole)[:3]
+    assert part.items() <= whole.items()
+    with pytest.raises(ValueError, match=r"evaluate\.examples=0 must be .*None scores"):
+        Evaluation(examples=0)
+
+
+@pytest.mark.parametrize("count", [1, 5, 8])
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_hosts_share_a_part_of_a_split(
+    trained: Trained, count: int, ranks: int
+) -> None:
+    source = Scenes(size=32, count=8).split("train")
+    loader, task = build(trained.config.loader), build(trained.config.task)
+    ids = [
+        id
+        for rank in range(ranks)
+        for batch in loader.evaluation(
+            Part(source, count),
+            task,
+            trained.tokenizer,
+            batch=4,
+            rank=rank,
+            ranks=ranks,
+        )
+        for id in batch.ids
+    ]
+    spread = [source[i * 8 // count]["id"] for i in range(count)]
+    assert sorted(ids) == sorted(spread) and len(set(ids)) == count
 
 
 def test_a_layout_fits_any_number_of_devices() -> None:
