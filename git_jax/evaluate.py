@@ -3,8 +3,8 @@
     python -m git_jax.evaluate --run=DIR
     python -m git_jax.evaluate --predictions=p.json --references=r.json --task=caption
 
-The first scores the newest checkpoint of a run on its splits and writes them to the
-run; the second scores files, without a model. Both print JSON.
+The first scores the newest checkpoint of a run on its splits, writes the scores to the
+run and renews its page; the second scores files, without a model. Both print JSON.
 """
 
 import json
@@ -308,9 +308,19 @@ class Evaluator:
         )
 
     def score(
-        self, params: Any, run: Run, say: Callable[[str], None]
+        self,
+        params: Any,
+        run: Run,
+        say: Callable[[str], None],
+        *,
+        step: int | None = None,
     ) -> dict[str, dict[str, float]]:
-        """Scores every split and keeps scores and predictions in the run."""
+        """Scores every split and keeps scores and predictions in the run.
+
+        Args:
+            step: which the parameters are from; None: the newest checkpoint's.
+        """
+        step = run.step() if step is None else step
         scores = {}
         for name in self.splits:
             found = from_all_hosts(self._write_split(params, name))
@@ -341,6 +351,8 @@ class Evaluator:
                 run.keep_predictions(name, rows)
             numbers = ", ".join(f"{k} {v:.4g}" for k, v in scores[name].items())
             say(f"{name}: {numbers}")
+            if step is not None:
+                scores[name]["step"] = step
         if jax.process_index() == 0:
             run.keep_scores(scores)
         return scores
@@ -397,10 +409,14 @@ def from_all_hosts(value: T) -> list[T]:
 
 
 def of_run(trained: Trained) -> dict[str, dict[str, float]]:
-    """Scores the newest checkpoint of a run on its splits."""
+    """Scores the newest checkpoint of a run on its splits and renews the page."""
     evaluator = Evaluator(trained.config, trained.tokenizer, trained.mesh)
+    step, params = trained.run.parameters(trained.mesh)
     say = partial(print, file=sys.stderr)
-    return evaluator.score(trained.parameters(), trained.run, say)
+    scores = evaluator.score(params, trained.run, say, step=step)
+    if jax.process_index() == 0:
+        report.write(trained.run.directory)
+    return scores
 
 
 def define() -> None:

@@ -154,11 +154,15 @@ def test_a_run_of_eight_devices_is_scored_on_one(tmp_path: Path) -> None:
     shutil.copytree(walls.run(), run)
     before = json.loads((run / "scores.json").read_text())
     (run / "scores.json").unlink()
+    (run / "report.html").write_text("of an earlier step")
     done = walls.shell("evaluate", f"--run={run}")
     assert done.returncode == 0, done.stderr
     scores = json.loads(done.stdout)
     assert scores == json.loads((run / "scores.json").read_text())
-    assert list(scores) == ["train"]
+    assert list(scores) == ["train"] and scores["train"]["step"] == 60
+    assert "4 pictures it was trained on, after step 60" in (
+        (run / "report.html").read_text()
+    )
     for name, value in before["train"].items():
         assert scores["train"][name] == pytest.approx(value), name
     assert scores["train"]["CIDEr"] > scores["train"]["CIDEr_constant"] > 0
