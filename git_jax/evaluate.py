@@ -94,6 +94,8 @@ class Writer:
         seed: int = 0,
     ) -> None:
         self._tokenizer, self._mesh = tokenizer, mesh
+        # The last token that is generated is not fed.
+        self._room = model.embed.positions - (search.max_tokens - 1)
 
         def write(params: Any, batch: dict[str, jax.Array], key: jax.Array) -> Any:
             return generate(
@@ -119,8 +121,9 @@ class Writer:
         """
         rows = len(arrays["prefix_length"])
         # Few widths, each the same on all hosts: every other is compiled anew.
-        width = max(from_all_hosts(int(arrays["prefix_length"].max())))
-        width = width if width == 1 else -(-width // 8) * 8
+        longest = max(from_all_hosts(int(arrays["prefix_length"].max())))
+        width = longest if longest == 1 else -(-longest // 8) * 8
+        width = max(longest, min(width, self._room))
         batch = {
             "frames": arrays["frames"],
             "tokens": arrays["tokens"][:, :width],
@@ -260,6 +263,15 @@ class Evaluator:
         for split in self.splits:
             self._source.split(split)  # refuses what is no split, before any training
         model = build(config.model)
+        # The begin token is fed, the last that is generated is not.
+        longest, room = self._settings.search.max_tokens, model.embed.positions
+        if longest > room:
+            raise ValueError(
+                f"evaluate.search.max_tokens={longest} does not fit "
+                f"model.embed.positions={room}: set "
+                f"--config.evaluate.search.max_tokens to at most {room} or, in a new "
+                f"run, --config.model.embed.positions to {longest} or more"
+            )
         self._writer = Writer(
             model, self._settings.search, tokenizer, mesh, seed=config.seed
         )

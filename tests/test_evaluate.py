@@ -256,6 +256,21 @@ def test_hosts_share_a_part_of_a_split(
     assert sorted(ids) == sorted(spread) and len(set(ids)) == count
 
 
+def test_a_search_longer_than_the_model_is_refused_before_any_step(
+    trained: Trained,
+) -> None:
+    def search(longest: int) -> Any:
+        return spec(Sample, max_tokens=longest)
+
+    evaluator(trained, evaluate__search=search(walls.TEXT))
+    message = (
+        r"evaluate\.search\.max_tokens=17 does not fit model\.embed\.positions=16: "
+        r".*max_tokens to at most 16 .*positions to 17 or more"
+    )
+    with pytest.raises(ValueError, match=message):
+        evaluator(trained, evaluate__search=search(walls.TEXT + 1))
+
+
 def test_a_layout_fits_any_number_of_devices() -> None:
     trained = Layout(data=2, fsdp=4, tensor=2)
     for devices, fsdp, tensor in (
