@@ -15,7 +15,7 @@ from git_jax.data.image import Crop
 from git_jax.data.pipeline import Loader
 from git_jax.data.scenes import Scenes
 from git_jax.data.tokenizer import SentencePiece
-from git_jax.decode.search import Beam
+from git_jax.decode.beam import Beam
 from git_jax.evaluate import Evaluation
 from git_jax.losses import Caption
 from git_jax.models.git import Git

@@ -23,7 +23,8 @@ from git_jax import command
 from git_jax.config import build
 from git_jax.data import image
 from git_jax.data.pipeline import Loader
-from git_jax.decode.search import Beam, Greedy, Search
+from git_jax.decode.beam import Beam
+from git_jax.decode.search import Greedy, Search
 from git_jax.evaluate import Trained, Writer
 
 
@@ -51,7 +52,9 @@ def captions(
     """
     pictures = read(files, build(trained.config.loader))
     model, params = build(trained.config.model), trained.parameters()
-    write = Writer(model, search, trained.tokenizer, trained.mesh)
+    write = Writer(
+        model, search, trained.tokenizer, trained.mesh, seed=trained.config.seed
+    )
     rows = min(batch, len(files))
     prefix = np.full((rows, 1), trained.tokenizer.bos, np.int32)
     for start in range(0, len(files), rows):
@@ -62,6 +65,7 @@ def captions(
             "frames": filled[:, None],
             "tokens": prefix,
             "prefix_length": np.ones(rows, np.int32),
+            "index": np.arange(start, start + rows, dtype=np.int32),
         }
         texts = write(params, arrays)
         for file, text in zip(files[start:], texts[: len(part)], strict=False):

@@ -3,13 +3,14 @@
     python -m git_jax.evaluate --run=DIR
     python -m git_jax.evaluate --predictions=p.json --references=r.json --task=caption
 
-The first scores the newest checkpoint of a run on its splits and writes them to the
-run; the second scores files, without a model. Both print JSON.
+The first scores the newest checkpoint of a run on its splits, writes the scores to the
+run and renews its page; the second scores files, without a model. Both print JSON.
 """
 
 import json
 import pickle
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,9 +29,10 @@ from git_jax import config as configs
 from git_jax.config import build
 from git_jax.data import pipeline
 from git_jax.data.bad_records import Bad, summary
-from git_jax.data.source import Record
+from git_jax.data.source import Record, Source
 from git_jax.data.tokenizer import Tokenizer
-from git_jax.decode.search import Beam, Search
+from git_jax.decode.beam import Beam
+from git_jax.decode.search import Search
 from git_jax.log import Log
 from git_jax.models.git import Git, generate
 from git_jax.run import Run
@@ -47,6 +49,8 @@ class Evaluation:
         every: steps between the samples that a run shows while it trains.
         samples: how many pictures they show; 0 shows none.
         splits: what is scored at the end; None takes those that the source names.
+        examples: at most so many records of each split are scored, spread evenly over
+            it; None scores all.
         batch: pictures at a time.
         search: how a caption is found.
     """
@@ -54,6 +58,7 @@ class Evaluation:
     every: int = 1000
     samples: int = 3
     splits: tuple[str, ...] | None = None
+    examples: int | None = None
     batch: int = 100
     search: Search = field(default_factory=Beam)
 
@@ -61,6 +66,10 @@ class Evaluation:
         for name, least in (("every", 1), ("samples", 0), ("batch", 1)):
             if (value := getattr(self, name)) < least:
                 raise ValueError(f"evaluate.{name}={value} must be at least {least}")
+        if self.examples is not None and self.examples < 1:
+            raise ValueError(
+                f"evaluate.examples={self.examples} must be at least 1; None scores all"
+            )
 
 
 @dataclass(frozen=True)
@@ -73,12 +82,20 @@ class Text:
 
 
 class Writer:
-    """Writes texts for pictures with a model on a mesh."""
+    """Writes texts for pictures with a model on a mesh; `seed` is for `Sample`."""
 
     def __init__(
-        self, model: Git, search: Search, tokenizer: Tokenizer, mesh: Mesh
+        self,
+        model: Git,
+        search: Search,
+        tokenizer: Tokenizer,
+        mesh: Mesh,
+        *,
+        seed: int = 0,
     ) -> None:
         self._tokenizer, self._mesh = tokenizer, mesh
+        # The last token that is generated is not fed.
+        self._room = model.embed.positions - (search.max_tokens - 1)
 
         def write(params: Any, batch: dict[str, jax.Array], key: jax.Array) -> Any:
             return generate(
@@ -92,20 +109,23 @@ class Writer:
             )
 
         self._write = jax.jit(write, out_shardings=sharding.rows(mesh))
-        self._key = jax.random.key(0)
+        self._key = jax.random.key(seed)
 
     def __call__(self, params: Any, arrays: dict[str, np.ndarray]) -> list[Text]:
         """One text for each of this host's rows.
 
         Args:
             arrays: `frames`, `frame_valid` for clips, `tokens` and `prefix_length`, as
-                an evaluation batch has.
+                an evaluation batch has, and `index`, which record each row is: a search
+                that draws draws the same for it in any batch. Without it a row draws by
+                its place.
         """
         rows = len(arrays["prefix_length"])
         # Few widths, each the same on all hosts: every other is compiled anew.
-        width = max(from_all_hosts(int(arrays["prefix_length"].max())))
-        width = width if width == 1 else -(-width // 8) * 8
-        read = ("frames", "frame_valid", "tokens", "prefix_length")
+        longest = max(from_all_hosts(int(arrays["prefix_length"].max())))
+        width = longest if longest == 1 else -(-longest // 8) * 8
+        width = max(longest, min(width, self._room))
+        read = ("frames", "frame_valid", "tokens", "prefix_length", "index")
         batch = {name: arrays[name] for name in read if name in arrays}
         batch["tokens"] = batch["tokens"][:, :width]
         ways = sharding.row_ways(self._mesh)
@@ -201,6 +221,30 @@ def _shapes_of(config: ConfigDict) -> Any:
     return jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
 
 
+@dataclass(frozen=True)
+class Part:
+    """`count` records of a source, spread evenly over it.
+
+    Three of eight are 0 2 5.
+    """
+
+    source: Source
+    count: int
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return self.source.splits
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Record:
+        return self.source[range(self.count)[index] * len(self.source) // self.count]
+
+    def split(self, name: str) -> Source:
+        return self.source.split(name)
+
+
 GALLERY = 60
 """How many predictions of a split keep their picture, for the page to choose from."""
 
@@ -216,7 +260,18 @@ class Evaluator:
         for split in self.splits:
             self._source.split(split)  # refuses what is no split, before any training
         model = build(config.model)
-        self._write = Writer(model, self._settings.search, tokenizer, mesh)
+        # The begin token is fed, the last that is generated is not.
+        longest, room = self._settings.search.max_tokens, model.embed.positions
+        if longest > room:
+            raise ValueError(
+                f"evaluate.search.max_tokens={longest} does not fit "
+                f"model.embed.positions={room}: set "
+                f"--config.evaluate.search.max_tokens to at most {room} or, in a new "
+                f"run, --config.model.embed.positions to {longest} or more"
+            )
+        self._writer = Writer(
+            model, self._settings.search, tokenizer, mesh, seed=config.seed
+        )
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -230,8 +285,8 @@ class Evaluator:
         """Captions of the first few pictures of the first split, into the log."""
         source = self._source.split(self.splits[0])
         batch = next(self._batches(source, self._settings.samples))
-        texts = self._write(params, batch.arrays)
-        for row, (record, text) in enumerate(zip(batch.records, texts, strict=False)):
+        texts = self._write(params, batch)
+        for row, (record, text) in enumerate(zip(batch.records, texts, strict=True)):
             reference = self._task.references(record)[0]
             log.message(f"  {record['id']}: {text.text}   ({reference})")
             log.sample(
@@ -242,7 +297,14 @@ class Evaluator:
                 picture=report.data_uri(batch.arrays["frames"][row, 0]),
             )
 
-    def _batches(self, source: Any, batch: int) -> Iterator[pipeline.Batch]:
+    def _write(self, params: Any, batch: pipeline.Batch) -> list[Text]:
+        """A text for each record of a batch."""
+        index = np.zeros(len(batch.arrays["prefix_length"]), np.int32)
+        index[: len(batch.ids)] = [number(id) for id in batch.ids]
+        texts = self._writer(params, batch.arrays | {"index": index})
+        return texts[: len(batch.ids)]
+
+    def _batches(self, source: Source, batch: int) -> Iterator[pipeline.Batch]:
         """This host's rows of about `batch` records at a time."""
         ranks = jax.process_count()
         return self._loader.evaluation(
@@ -255,9 +317,19 @@ class Evaluator:
         )
 
     def score(
-        self, params: Any, run: Run, say: Callable[[str], None]
+        self,
+        params: Any,
+        run: Run,
+        say: Callable[[str], None],
+        *,
+        step: int | None = None,
     ) -> dict[str, dict[str, float]]:
-        """Scores every split and keeps scores and predictions in the run."""
+        """Scores every split and keeps scores and predictions in the run.
+
+        Args:
+            step: which the parameters are from; None: the newest checkpoint's.
+        """
+        step = run.step() if step is None else step
         scores = {}
         for name in self.splits:
             found = from_all_hosts(self._write_split(params, name))
@@ -288,6 +360,8 @@ class Evaluator:
                 run.keep_predictions(name, rows)
             numbers = ", ".join(f"{k} {v:.4g}" for k, v in scores[name].items())
             say(f"{name}: {numbers}")
+            if step is not None:
+                scores[name]["step"] = step
         if jax.process_index() == 0:
             run.keep_scores(scores)
         return scores
@@ -295,16 +369,28 @@ class Evaluator:
     def _write_split(self, params: Any, split: str) -> "Said":
         """This host's part of a split; each record is in one host's part."""
         said = Said([], {}, {}, [])
-        for batch in self._batches(self._source.split(split), self._settings.batch):
-            texts = self._write(params, batch.arrays)
+        source, examples = self._source.split(split), self._settings.examples
+        if examples is not None:
+            source = Part(source, min(examples, len(source)))
+        for batch in self._batches(source, self._settings.batch):
+            texts = self._write(params, batch)
             said.records.extend(batch.records)
             said.bad.extend(batch.bad)
-            for row, id in enumerate(batch.ids):
-                said.said[id] = texts[row].text
+            for row, (id, text) in enumerate(zip(batch.ids, texts, strict=True)):
+                said.said[id] = text.text
                 if len(said.shown) < GALLERY:
                     picture = batch.arrays["frames"][row, 0]
                     said.shown[id] = report.data_uri(picture)
         return said
+
+
+def number(id: str) -> int:
+    """What `Sample` knows a record by, in any batch, on any host: 31 bits of its id.
+
+    Its place in the source would not do: a record that cannot be read leaves no gap in
+    its batch.
+    """
+    return zlib.crc32(id.encode(errors="surrogatepass")) >> 1
 
 
 class Said(NamedTuple):
@@ -332,10 +418,14 @@ def from_all_hosts(value: T) -> list[T]:
 
 
 def of_run(trained: Trained) -> dict[str, dict[str, float]]:
-    """Scores the newest checkpoint of a run on its splits."""
+    """Scores the newest checkpoint of a run on its splits and renews the page."""
     evaluator = Evaluator(trained.config, trained.tokenizer, trained.mesh)
+    step, params = trained.run.parameters(trained.mesh)
     say = partial(print, file=sys.stderr)
-    return evaluator.score(trained.parameters(), trained.run, say)
+    scores = evaluator.score(params, trained.run, say, step=step)
+    if jax.process_index() == 0:
+        report.write(trained.run.directory)
+    return scores
 
 
 def define() -> None:

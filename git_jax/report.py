@@ -5,8 +5,9 @@ controls, curves, captions becoming true, a gallery, the config, the environment
 made of what lies in the run's directory, and whatever is missing yet is said to be:
 
     config.json        the resolved config           metrics.jsonl   a row a step
-    scores.json        {split: {metric: number}}     samples.jsonl   captions on the way
-    predictions/<split>.jsonl                        environment.json
+    scores.json        {split: {metric: number,      samples.jsonl   captions on the way
+                       "step": of the parameters}}   environment.json
+    predictions/<split>.jsonl
         {"id", "caption", "references": [...], "CIDEr": 1.2, "picture": "data:..."}
 """
 
@@ -156,7 +157,7 @@ def _scores(scores: Mapping[str, Mapping[str, float]]) -> Markup:
 
 def _split(split: str, found: Mapping[str, float]) -> Markup:
     heads = []
-    shown = {"examples"}
+    shown = {"examples", "step"}
     if "CIDEr" in found:
         heads.append(_cider(found))
         shown |= {"CIDEr", "CIDEr_shuffled", "CIDEr_constant"}
@@ -174,6 +175,8 @@ def _split(split: str, found: Mapping[str, float]) -> Markup:
     ]
     what = SPLITS.get(split, "pictures")
     count = f"{found['examples']:,.0f} {what}" if "examples" in found else what
+    if "step" in found:
+        count += f", after step {found['step']:,.0f}"
     return element(
         "section",
         element("h3", split, element("span", count)),

@@ -3,7 +3,8 @@
 config.json        the resolved config            tokenizer.model, vocab.txt ...
 metrics.jsonl      a line for each step           samples.jsonl      captions so far
 bad_records.jsonl  records that were replaced     checkpoints/       state by step
-predictions/       a file for each split          scores.json        a node a split
+predictions/       a file for each split          scores.json        a node a split,
+                                                  with the step that was scored
 report.html        the page                       tensorboard/
 """
 
@@ -144,6 +145,11 @@ class Run:
                 )
             part = "average" if "average" in store.parts(step) else "params"
             return step, store.restore_part(step, part, mesh)
+
+    def step(self) -> int | None:
+        """The step of the newest checkpoint, None where there is none."""
+        with self.store() as store:
+            return store.latest()
 
     def keep_scores(self, scores: dict[str, dict[str, float]]) -> None:
         """Writes what each split scored."""

@@ -12,7 +12,8 @@ from PIL import Image
 from git_jax.caption import captions, read, search_of
 from git_jax.config import build
 from git_jax.data.pipeline import Loader
-from git_jax.decode.search import Beam, Greedy
+from git_jax.decode.beam import Beam
+from git_jax.decode.search import Greedy
 from git_jax.evaluate import Trained
 from git_jax.sharding import Layout
 from tests import walls

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,11 @@ import jax
 import pytest
 
 from git_jax import evaluate
-from git_jax.evaluate import Trained
+from git_jax.config import build, spec
+from git_jax.data.scenes import Scenes
+from git_jax.decode.search import Sample
+from git_jax.evaluate import Evaluation, Evaluator, Part, Trained
+from git_jax.run import Run
 from git_jax.sharding import Layout
 from tests import walls
 
@@ -149,14 +154,121 @@ def test_a_run_of_eight_devices_is_scored_on_one(tmp_path: Path) -> None:
     shutil.copytree(walls.run(), run)
     before = json.loads((run / "scores.json").read_text())
     (run / "scores.json").unlink()
+    (run / "report.html").write_text("of an earlier step")
     done = walls.shell("evaluate", f"--run={run}")
     assert done.returncode == 0, done.stderr
     scores = json.loads(done.stdout)
     assert scores == json.loads((run / "scores.json").read_text())
-    assert list(scores) == ["train"]
+    assert list(scores) == ["train"] and scores["train"]["step"] == 60
+    assert "4 pictures it was trained on, after step 60" in (
+        (run / "report.html").read_text()
+    )
     for name, value in before["train"].items():
         assert scores["train"][name] == pytest.approx(value), name
     assert scores["train"]["CIDEr"] > scores["train"]["CIDEr_constant"] > 0
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trained:
+    """The run on one device: what is compiled for eight takes longer."""
+    opened = Trained.open(str(walls.run()), walls.options())
+    return replace(opened, mesh=Layout().mesh(jax.devices()[:1]))
+
+
+def evaluator(trained: Trained, **changes: Any) -> Evaluator:
+    """Of the run with changed fields, `evaluator(trained, evaluate__batch=3)`."""
+    config = trained.config.copy_and_resolve_references()
+    with config.unlocked():
+        for path, value in changes.items():
+            node, _, last = path.rpartition("__")
+            (config[node] if node else config)[last] = value
+    return Evaluator(config, trained.tokenizer, trained.mesh)
+
+
+def score(trained: Trained, to: Path, **changes: Any) -> dict[str, dict[str, float]]:
+    """What `evaluator` scores; scores and predictions are kept in a folder."""
+    shutil.copytree(walls.run(), to)
+    found = evaluator(trained, **changes)
+    return found.score(trained.parameters(), Run(to), lambda _: None)
+
+
+def said(run: Path) -> dict[str, str]:
+    """{id: caption}, as kept."""
+    lines = (run / "predictions/train.jsonl").read_text().splitlines()
+    return {row["id"]: row["caption"] for row in map(json.loads, lines)}
+
+
+def test_what_is_drawn_for_a_record_is_its_own(
+    trained: Trained, tmp_path: Path
+) -> None:
+    """Whatever the batch, and whichever of the others can be read; by the seed."""
+    sample = spec(Sample, max_tokens=walls.TEXT - 1, temperature=3.0)
+    data = tmp_path / "data"
+    shutil.copytree(walls.folder(), data, ignore=shutil.ignore_patterns("run"))
+    (data / "green.png").write_bytes(b"no picture")
+    for name, changes in {
+        "whole": dict(evaluate__batch=4),
+        "parts": dict(evaluate__batch=3),
+        "other": dict(evaluate__batch=4, seed=9),
+        "spoilt": dict(evaluate__batch=4, data__path=str(data)),
+    }.items():
+        score(trained, tmp_path / name, evaluate__search=sample, **changes)
+    whole, parts, other, spoilt = (
+        said(tmp_path / name) for name in ("whole", "parts", "other", "spoilt")
+    )
+    assert whole == parts
+    assert whole == spoilt | {"green.png": whole["green.png"]} and len(spoilt) == 3
+    assert all(whole[id] != other[id] for id in whole)
+
+
+def test_a_part_of_a_split_is_scored(trained: Trained, tmp_path: Path) -> None:
+    found = score(trained, tmp_path / "run", evaluate__examples=3, evaluate__batch=2)
+    assert found["train"]["examples"] == 3
+    whole = said(walls.run())
+    part = said(tmp_path / "run")
+    assert list(part) == list(whole)[:3]
+    assert part.items() <= whole.items()
+    with pytest.raises(ValueError, match=r"evaluate\.examples=0 must be .*None scores"):
+        Evaluation(examples=0)
+
+
+@pytest.mark.parametrize("count", [1, 5, 8])
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_hosts_share_a_part_of_a_split(
+    trained: Trained, count: int, ranks: int
+) -> None:
+    source = Scenes(size=32, count=8).split("train")
+    loader, task = build(trained.config.loader), build(trained.config.task)
+    ids = [
+        id
+        for rank in range(ranks)
+        for batch in loader.evaluation(
+            Part(source, count),
+            task,
+            trained.tokenizer,
+            batch=4,
+            rank=rank,
+            ranks=ranks,
+        )
+        for id in batch.ids
+    ]
+    spread = [source[i * 8 // count]["id"] for i in range(count)]
+    assert sorted(ids) == sorted(spread) and len(set(ids)) == count
+
+
+def test_a_search_longer_than_the_model_is_refused_before_any_step(
+    trained: Trained,
+) -> None:
+    def search(longest: int) -> Any:
+        return spec(Sample, max_tokens=longest)
+
+    evaluator(trained, evaluate__search=search(walls.TEXT))
+    message = (
+        r"evaluate\.search\.max_tokens=17 does not fit model\.embed\.positions=16: "
+        r".*max_tokens to at most 16 .*positions to 17 or more"
+    )
+    with pytest.raises(ValueError, match=message):
+        evaluator(trained, evaluate__search=search(walls.TEXT + 1))
 
 
 def test_a_layout_fits_any_number_of_devices() -> None:

@@ -79,6 +79,7 @@ FILES = {
             "BLEU_4": 0.5,
             "object_accuracy": 0.875,
             "examples": 1000,
+            "step": 4321,
         }
     },
     "samples.jsonl": [
@@ -131,7 +132,7 @@ def test_a_picture_from_elsewhere_is_left_out(tmp_path):
 def test_the_headline_numbers_are_those_of_the_files(tmp_path):
     text = make(tmp_path, FILES).text
     assert "4.20" in text and "7.0 times what the same captions" in text
-    assert "87.5 %" in text and "1,000" in text
+    assert "87.5 %" in text and "1,000 pictures, after step 4,321" in text
     assert "20 of 20 steps · 1,280 pictures seen · 0:02 of training" in text
     assert "2.0 % of it waiting for data" in text
 

@@ -1,20 +1,10 @@
 """Search for the best text on the device, knowing a step function and no model.
 
 A search starts where the prefix ends. The model has read `bos prefix` of every row
-and hands over the logits that follow; from there the search alone decides what is fed:
+and hands over the logits that follow (`Prompt`); from there the search alone decides
+what is fed, and asks for no more than a `LanguageModel` can do.
 
-    step(tokens i32[R], state)  -> logits [R V], state   feeds one token a row
-    gather(state, rows i32[P])  -> state                 row i is what rows[i] was
-
-`Greedy` and `Sample` keep R = B rows. `Beam` keeps R = B * beams, the beams of one
-picture side by side, and first calls `gather(state, [0 0 0 1 1 1 ...])` to get them.
-From then on a row is only ever replaced by a row of its own picture, so a state may
-hold what depends on the picture alone (keys and values of the image) once a picture,
-shared by its beams, and `gather` may leave that part as it is. A `gather` that takes
-`rows % beams` inside each picture, not `rows` of all, also keeps a batch that is split
-over devices where it is. A search of `max_tokens` feeds at most `max_tokens - 1` tokens
-a row, which sizes a cache of keys and values.
-
+`Greedy` and `Sample`, here, keep one row a text; `Beam`, in `beam.py`, keeps several.
 All rows step together whatever the lengths of their prefixes. A row that has ended
 keeps its answer while others go on, and the loop stops with the last one. Every search
 is a frozen dataclass, works under `jax.jit`, and never looks at another row: what it
@@ -23,7 +13,7 @@ finds for a picture does not depend on the batch the picture sits in.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -31,8 +21,37 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 State = Any
-Step = Callable[[Array, State], tuple[Array, State]]
-Gather = Callable[[State, Array], State]
+
+
+class LanguageModel(NamedTuple):
+    """What a search knows of a model; R rows are the batch's, or beams of them.
+
+    A search of `max_tokens` feeds at most `max_tokens - 1` tokens a row, which sizes a
+    cache of keys and values.
+    """
+
+    step: Callable[[Array, State], tuple[Array, State]]
+    """tokens i32[R], state -> logits [R V], state: feeds one token a row."""
+    gather: Callable[[State, Array], State]
+    """state, rows i32[P] -> state whose row i is what rows[i] was. For beams only."""
+    eos: int
+    """Id of the end token."""
+    pad: int
+    """Id that fills `Decoded.tokens` after the end."""
+
+
+class Prompt(NamedTuple):
+    """What a search goes on from: B rows whose prefixes the model has read."""
+
+    state: State
+    """Whatever `LanguageModel.step` wants, with B rows."""
+    logits: Float[Array, "B V"]
+    """Of the first token to generate, any float type; the rest is computed in float32.
+    A row needs at least one finite entry."""
+    length: Int[Array, "B"]
+    """Tokens already read, the begin token counted."""
+    record: Int[Array, "B"] | None = None
+    """Which record each row is, for drawing: 0, 1, ... unless given."""
 
 
 class Decoded(NamedTuple):
@@ -54,37 +73,15 @@ class Decoded(NamedTuple):
 
 @runtime_checkable
 class Search(Protocol):
-    """The one call form of all searches, so that a config can name any of them.
-
-    Args:
-        step: feeds one token a row, see the head of this file.
-        gather: picks rows of the state; only searches with beams call it.
-        state: whatever `step` wants, with B rows.
-        logits: [B V] of the first token to generate, any float type; the rest is
-            computed in float32. A row needs at least one finite entry.
-        prefix_length: [B] tokens already read, the begin token counted.
-        eos: id of the end token.
-        pad: id that fills `Decoded.tokens` after the end.
-        key: random key; only `Sample` draws.
-        index: [B] names of the rows for drawing, 0, 1, ... unless given.
-    """
+    """The one call form of all searches, so that a config can name any of them."""
 
     @property
     def max_tokens(self) -> int: ...
 
     def __call__(
-        self,
-        step: Step,
-        gather: Gather,
-        state: State,
-        logits: Float[Array, "B V"],
-        prefix_length: Int[Array, "B"],
-        *,
-        eos: int,
-        pad: int,
-        key: Array | None = None,
-        index: Int[Array, "B"] | None = None,
-    ) -> Decoded: ...
+        self, model: LanguageModel, prompt: Prompt, key: Array | None = None
+    ) -> Decoded:
+        """One text for each row of the prompt; only `Sample` needs the random key."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,23 +103,11 @@ class Greedy:
     repeat: bool = True
 
     def __post_init__(self) -> None:
-        _check_max_tokens(self.max_tokens)
+        check_max_tokens(self.max_tokens)
 
     def __call__(
-        self,
-        step: Step,
-        gather: Gather,
-        state: State,
-        logits: Float[Array, "B V"],
-        prefix_length: Int[Array, "B"],
-        *,
-        eos: int,
-        pad: int,
-        key: Array | None = None,
-        index: Int[Array, "B"] | None = None,
+        self, model: LanguageModel, prompt: Prompt, key: Array | None = None
     ) -> Decoded:
-        """See `Search`. `gather`, `prefix_length`, `key` and `index` are not needed."""
-
         def choose(
             logits: Float[Array, "B V"], last: Int[Array, "B"], t: Int[Array, ""]
         ) -> tuple[Int[Array, "B"], Float[Array, "B V"]]:
@@ -131,15 +116,15 @@ class Greedy:
                 logits = jnp.where((t > 0) & again, -10000.0, logits)
             return jnp.argmax(logits, axis=-1), jax.nn.log_softmax(logits)
 
-        return _roll_out(choose, self.max_tokens, step, state, logits, eos, pad)
+        return _roll_out(choose, self.max_tokens, model, prompt)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
     """Draws each token from the model's distribution, sharpened and cut.
 
-    Token t of a row is drawn with `fold_in(fold_in(key, index[row]), t)`, so a draw
-    depends on the key, the row's own index and t, never on the batch. The score is the
+    Token t of a row is drawn with `fold_in(fold_in(key, record[row]), t)`, so a draw
+    depends on the key, the row's record and t, never on the batch. The score is the
     mean log-probability of a generated token, the end token counted, under the model
     itself: before temperature and cut.
 
@@ -154,7 +139,7 @@ class Sample:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_max_tokens(self.max_tokens)
+        check_max_tokens(self.max_tokens)
         if not self.temperature > 0:
             raise ValueError(
                 f"temperature is {self.temperature}; it must be above 0 "
@@ -166,30 +151,17 @@ class Sample:
             )
 
     def __call__(
-        self,
-        step: Step,
-        gather: Gather,
-        state: State,
-        logits: Float[Array, "B V"],
-        prefix_length: Int[Array, "B"],
-        *,
-        eos: int,
-        pad: int,
-        key: Array | None = None,
-        index: Int[Array, "B"] | None = None,
+        self, model: LanguageModel, prompt: Prompt, key: Array | None = None
     ) -> Decoded:
-        """See `Search`. `gather` and `prefix_length` are not needed.
-
-        Raises:
-            ValueError: without a key.
-        """
+        """Raises ValueError without a key."""
         if key is None:
             raise ValueError(
                 "Sample draws tokens: call it with key=jax.random.key(seed)"
             )
-        if index is None:
-            index = jnp.arange(logits.shape[0])
-        row_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+        record = prompt.record
+        if record is None:
+            record = jnp.arange(len(prompt.logits))
+        row_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, record)
 
         def choose(
             logits: Float[Array, "B V"], last: Int[Array, "B"], t: Int[Array, ""]
@@ -201,7 +173,7 @@ class Sample:
             token = jax.vmap(jax.random.categorical)(keys, sharp)
             return token, jax.nn.log_softmax(logits)
 
-        return _roll_out(choose, self.max_tokens, step, state, logits, eos, pad)
+        return _roll_out(choose, self.max_tokens, model, prompt)
 
 
 def nucleus(logits: Float[Array, "B V"], mass: float) -> Float[Array, "B V"]:
@@ -239,191 +211,6 @@ def nucleus(logits: Float[Array, "B V"], mass: float) -> Float[Array, "B V"]:
     return jnp.where(keep, logits, -jnp.inf)
 
 
-class _Beams(NamedTuple):
-    """K live beams a picture, best first, and the texts that ended."""
-
-    text: Int[Array, "B K T"]
-    token: Int[Array, "B K"]  # the last of `text`, to be fed next
-    parent: Int[Array, "B K"]  # the beam of the step before that it goes on from
-    total: Float[Array, "B K"]  # sum of log-probabilities; -inf: a beam not in use
-    kept: Float[Array, "B N"]  # scores of the best ended texts, best first, -inf: none
-    best: Int[Array, "B T"]  # the text of kept[:, 0]
-    best_length: Int[Array, "B"]
-    done: Bool[Array, "B"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Beam:
-    """Beam search as one of the two public implementations of GIT runs it.
-
-    Both extend all beams at once and look at the best `2 * beams` extensions of a
-    picture. (A beam has one end token, so at least `beams` of them go on, and looking
-    at more would change nothing: the original's per-node width has no other effect.)
-    They differ in which ends count, how sums of log-probabilities are normalised, and
-    when to stop:
-
-    |                  | `"gnmt"`                       | `"huggingface"`              |
-    |------------------|--------------------------------|------------------------------|
-    | source           | `GeneratorWithBeamSearch` of   | `_beam_search` of            |
-    |                  | GenerativeImage2Text           | transformers 5.23            |
-    | an end counts    | with fewer than `beams` better | among the best `beams`       |
-    |                  | extensions that go on          | extensions, ends included    |
-    | score            | sum / ((5 + n) / 6) ** penalty | sum / n ** penalty           |
-    | n                | begin token, prefix and words  | generated tokens             |
-    | the end token    | in the sum, not in n           | in the sum and in n          |
-    | ended texts kept | 1                              | `beams`                      |
-    | a row is done    | when no beam can beat the kept | when best beam / (n so far)  |
-    |                  | text at the length allowed     | ** penalty <= worst kept     |
-    | at `max_tokens`  | the best extension counts, its | the best `beams` extensions  |
-    |                  | last token paid for but        | count as they are, without   |
-    |                  | replaced by the end token      | an end token                 |
-
-    Hugging Face's `early_stopping=False` is the one built here: being done is its
-    published guess, not a proof, and longer text might have scored better. For one beam
-    transformers runs greedy search instead; `Beam(beams=1)` is still a beam search.
-
-    Attributes:
-        beams: texts carried along for each picture.
-        max_tokens: generated tokens at most, the end token counted. The original's
-            `max_steps` counts the prefix too: it is `prefix_length + max_tokens`.
-        normalise: which of the two.
-        penalty: the exponent; unless given 0.6 for `"gnmt"` (the released value) and
-            1.0 for `"huggingface"` (its default).
-    """
-
-    beams: int = 4
-    max_tokens: int = 40
-    normalise: Literal["gnmt", "huggingface"] = "gnmt"
-    penalty: float | None = None
-
-    def __post_init__(self) -> None:
-        _check_max_tokens(self.max_tokens)
-        if self.beams < 1:
-            raise ValueError(f"beams is {self.beams}; it must be at least 1")
-        if self.normalise not in ("gnmt", "huggingface"):
-            raise ValueError(
-                f"normalise is {self.normalise!r}; it must be 'gnmt' or 'huggingface'"
-            )
-        if self.normalise == "gnmt" and self.penalty is not None and self.penalty < 0:
-            raise ValueError(
-                f"penalty is {self.penalty}; with normalise='gnmt' it must be 0 or "
-                "more: stopping early is right only if length is not punished"
-            )
-
-    def __call__(
-        self,
-        step: Step,
-        gather: Gather,
-        state: State,
-        logits: Float[Array, "B V"],
-        prefix_length: Int[Array, "B"],
-        *,
-        eos: int,
-        pad: int,
-        key: Array | None = None,
-        index: Int[Array, "B"] | None = None,
-    ) -> Decoded:
-        """See `Search`. `key` and `index` are not needed.
-
-        Raises:
-            ValueError: with a vocabulary of fewer than two tokens.
-        """
-        batch, vocabulary = logits.shape
-        if vocabulary < 2:
-            raise ValueError(
-                f"the vocabulary has {vocabulary} token; a beam search needs at least "
-                "2, the end token and one more"
-            )
-
-        def feed(beams: _Beams, state: State) -> tuple[Array, State]:
-            rows = jnp.arange(batch)[:, None] * self.beams + beams.parent
-            return step(beams.token.ravel(), gather(state, rows.ravel()))
-
-        def select(beams: _Beams, logits: Array, t: Int[Array, ""]) -> _Beams:
-            return self._select(beams, logits, t, prefix_length, eos)
-
-        beams = _loop(
-            feed,
-            select,
-            self.max_tokens,
-            self._start(batch, pad),
-            gather(state, jnp.repeat(jnp.arange(batch), self.beams)),
-            jnp.repeat(logits, self.beams, axis=0),
-        )
-        return Decoded(beams.best, beams.best_length, beams.kept[:, 0])
-
-    def _start(self, batch: int, pad: int) -> _Beams:
-        """One live beam a picture: the others would only say the same."""
-        kept = 1 if self.normalise == "gnmt" else self.beams
-        shape = (batch, self.beams)
-        return _Beams(
-            text=jnp.full((*shape, self.max_tokens), pad, jnp.int32),
-            token=jnp.full(shape, pad, jnp.int32),
-            parent=jnp.zeros(shape, jnp.int32),
-            total=jnp.full(shape, -jnp.inf, jnp.float32).at[:, 0].set(0.0),
-            kept=jnp.full((batch, kept), -jnp.inf, jnp.float32),
-            best=jnp.full((batch, self.max_tokens), pad, jnp.int32),
-            best_length=jnp.zeros(batch, jnp.int32),
-            done=jnp.zeros(batch, bool),
-        )
-
-    def _norm(self, length: Array) -> Float[Array, "..."]:
-        length = length.astype(jnp.float32)
-        if self.normalise == "gnmt":
-            return ((5 + length) / 6) ** (0.6 if self.penalty is None else self.penalty)
-        return length ** (1.0 if self.penalty is None else self.penalty)
-
-    def _select(
-        self,
-        beams: _Beams,
-        logits: Float[Array, "R V"],
-        t: Int[Array, ""],
-        prefix_length: Int[Array, "B"],
-        eos: int,
-    ) -> _Beams:
-        """Chooses token t: which texts end here, and which `beams` go on."""
-        gnmt = self.normalise == "gnmt"
-        batch, vocabulary = len(beams.done), logits.shape[-1]
-        log_prob = jax.nn.log_softmax(logits.astype(jnp.float32))
-        total = beams.total[..., None] + log_prob.reshape(batch, self.beams, vocabulary)
-        total, flat = lax.top_k(total.reshape(batch, -1), 2 * self.beams)
-        parent, token = flat // vocabulary, flat % vocabulary
-        end = token == eos
-        is_last = t == self.max_tokens - 1
-
-        # All texts that end now are equally long: the best is the first that may end.
-        rivals = (~end).astype(jnp.int32) if gnmt else jnp.ones_like(token)
-        better = jnp.cumsum(rivals, axis=-1) - rivals
-        ended = (end | is_last) & (better < self.beams) & ~beams.done[:, None]
-        length = prefix_length + t if gnmt else jnp.full_like(prefix_length, t + 1)
-        scores = jnp.where(ended, total / self._norm(length)[:, None], -jnp.inf)
-        first = jnp.argmax(scores, axis=-1, keepdims=True)
-        text = _pick(beams.text, _pick(parent, first))[:, 0]
-        token_of_end = jnp.full_like(first, eos) if gnmt else _pick(token, first)
-        text = text.at[:, t].set(token_of_end[:, 0])
-        improved = _pick(scores, first)[:, 0] > beams.kept[:, 0]
-        kept = jnp.concatenate([beams.kept, scores], axis=-1)
-        kept, _ = lax.top_k(kept, beams.kept.shape[-1])
-
-        total, live = lax.top_k(jnp.where(end, -jnp.inf, total), self.beams)
-        parent, token = _pick(parent, live), _pick(token, live)
-        # What the best beam would score at the length that flatters it, as published.
-        longest = prefix_length + self.max_tokens - 1 if gnmt else length
-        possible = total[:, 0] / self._norm(longest)
-        return _Beams(
-            text=_pick(beams.text, parent).at[:, :, t].set(token),
-            token=token,
-            parent=parent,
-            total=total,
-            kept=kept,
-            best=jnp.where(improved[:, None], text, beams.best),
-            best_length=jnp.where(
-                improved, t + (token_of_end[:, 0] != eos), beams.best_length
-            ),
-            done=beams.done | ~(possible > kept[:, -1]),
-        )
-
-
 class _Rows(NamedTuple):
     """One text a row."""
 
@@ -437,20 +224,17 @@ class _Rows(NamedTuple):
 def _roll_out(
     choose: Callable[[Array, Array, Array], tuple[Array, Array]],
     size: int,
-    step: Step,
-    state: State,
-    logits: Float[Array, "B V"],
-    eos: int,
-    pad: int,
+    model: LanguageModel,
+    prompt: Prompt,
 ) -> Decoded:
     """One text a row: `choose(logits, last token, t)` gives token t and log-probs."""
-    batch = logits.shape[0]
+    batch, pad = len(prompt.logits), model.pad
 
     def select(rows: _Rows, logits: Array, t: Int[Array, ""]) -> _Rows:
         token, log_prob = choose(logits.astype(jnp.float32), rows.token, t)
         paid = jnp.take_along_axis(log_prob, token[:, None], axis=-1)[:, 0]
         token = jnp.where(rows.done, pad, token).astype(jnp.int32)
-        end = ~rows.done & (token == eos)
+        end = ~rows.done & (token == model.eos)
         return _Rows(
             text=rows.text.at[:, t].set(token),
             token=token,
@@ -459,8 +243,8 @@ def _roll_out(
             done=rows.done | end,
         )
 
-    rows = _loop(
-        lambda rows, state: step(rows.token, state),
+    rows = unroll(
+        lambda rows, state: model.step(rows.token, state),
         select,
         size,
         _Rows(
@@ -470,16 +254,24 @@ def _roll_out(
             total=jnp.zeros(batch, jnp.float32),
             done=jnp.zeros(batch, bool),
         ),
-        state,
-        logits,
+        prompt.state,
+        prompt.logits,
     )
     return Decoded(rows.text, rows.length, rows.total / (rows.length + rows.done))
 
 
-Carry = TypeVar("Carry", _Beams, _Rows)
+@runtime_checkable
+class Progress(Protocol):
+    """What a search has found so far."""
+
+    @property
+    def done(self) -> Bool[Array, "B"]: ...
 
 
-def _loop(
+Carry = TypeVar("Carry", bound=Progress)
+
+
+def unroll(
     feed: Callable[[Carry, State], tuple[Array, State]],
     select: Callable[[Carry, Array, Array], Carry],
     size: int,
@@ -503,13 +295,8 @@ def _loop(
     return carry
 
 
-def _pick(values: Array, beams: Int[Array, "B K"]) -> Array:
-    """[B L ...], [B K] -> [B K ...]: for each picture the named ones of its own."""
-    beams = beams.reshape(*beams.shape, *[1] * (values.ndim - 2))
-    return jnp.take_along_axis(values, beams, axis=1)
-
-
-def _check_max_tokens(max_tokens: int) -> None:
+def check_max_tokens(max_tokens: int) -> None:
+    """ValueError where a search may generate nothing."""
     if max_tokens < 1:
         raise ValueError(
             f"max_tokens is {max_tokens}; it must be at least 1, the end token counts"

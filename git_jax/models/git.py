@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from git_jax import sharding
-from git_jax.decode.search import Decoded, Search
+from git_jax.decode.search import Decoded, LanguageModel, Prompt, Search
 from git_jax.nn import embed, mask
 from git_jax.nn.transformer import Cache, LayerNorm, Linear, Memory, Stack
 
@@ -164,7 +164,8 @@ def generate(
     Args:
         batch: `frames`, `frame_valid` for clips of unequal length, and prefixes:
             `tokens` `[R P]` with padding behind each, and `prefix_length` `[R]`, both
-            with the begin token.
+            with the begin token; for a search that draws, `index` `[R]`, which record
+            each row is.
     """
     variables = {"params": params}
     memory, image_mask = model.apply(
@@ -186,7 +187,8 @@ def generate(
     cache = model.start(rows, size + search.max_tokens - 1)
     valid = jnp.arange(size) < length[:, None]
     logits, cache = extend(tokens, valid, cache)
-    return search(step, take, cache, logits, length, eos=eos, pad=pad, key=key)
+    words = LanguageModel(step, take, eos, pad)
+    return search(words, Prompt(cache, logits, length, batch.get("index")), key)
 
 
 def take(cache: Cache, rows: Int[Array, " R"]) -> Cache:

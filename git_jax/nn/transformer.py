@@ -31,10 +31,9 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 
-# What the backward pass finds in memory; all else is computed again. "none" keeps
-# everything, "dots" what matrix products with parameters gave, "full" a layer's input.
+# What the backward pass finds in memory; all else is computed again. "dots" keeps what
+# matrix products with parameters gave, "full" a layer's input.
 REMAT: dict[str, Any] = {
-    "none": jax.checkpoint_policies.everything_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
@@ -259,10 +258,10 @@ class Layer(nn.Module):
         x: Float[Array, "R T D"],
         prefix_mask: Bool[Array, "..."] | None,
         mask: Bool[Array, "..."] | None,
-    ) -> Float[Array, "R T D"]:
-        """The layer over a text behind a prefix; what the prefix does is left out."""
-        prefix_seen = Seen(self.remember(prefix), prefix_mask)
-        return self(x, [prefix_seen, Seen(self.remember(x), mask)])
+    ) -> tuple[Float[Array, "R T D"], Seen]:
+        """The layer over a text behind a prefix, and what it sees of the prefix."""
+        seen = Seen(self.remember(prefix), prefix_mask)
+        return self(x, [seen, Seen(self.remember(x), mask)]), seen
 
     def both(
         self,
@@ -272,9 +271,8 @@ class Layer(nn.Module):
         mask: Bool[Array, "..."] | None,
     ) -> tuple[Float[Array, "B N D"], Float[Array, "R T D"]]:
         """The layer over a prefix and over a text behind it."""
-        prefix_seen = Seen(self.remember(prefix), prefix_mask)
-        x = self(x, [prefix_seen, Seen(self.remember(x), mask)])
-        return self(prefix, [prefix_seen]), x
+        x, seen = self.after(prefix, x, prefix_mask, mask)
+        return self(prefix, [seen]), x
 
 
 class Stack(nn.Module):
@@ -283,7 +281,7 @@ class Stack(nn.Module):
     Args:
         scan: compile one layer and loop over it; False writes the layers out, which
             compiles longer and gives the compiler more to fuse. The results are equal.
-        remat: what is kept for the backward pass, a name of `REMAT`.
+        remat: what is kept for the backward pass, a name of `REMAT`, or all.
         final_norm: a LayerNorm on what leaves the last layer.
     """
 
@@ -338,14 +336,17 @@ class Stack(nn.Module):
             scanned["dropout"] = jax.random.split(key, self.depth)
         return scanned
 
+    def _kept(self, body: Callable[..., Any], *, prevent_cse: bool = True) -> Any:
+        """`body`, of which the backward pass keeps only what `remat` says."""
+        if self.remat == "none":
+            return body
+        return jax.checkpoint(body, policy=REMAT[self.remat], prevent_cse=prevent_cse)
+
     def _loop(
         self, body: Callable[..., tuple[Any, Any]], carry: Any, scanned: Any
     ) -> tuple[Any, Any]:
         """`carry, outputs = body(carry, scanned[i])` for each layer, rematerialised."""
-        if self.remat != "none":
-            body = jax.checkpoint(
-                body, policy=REMAT[self.remat], prevent_cse=not self.scan
-            )
+        body = self._kept(body, prevent_cse=not self.scan)
         depth = jax.tree.leaves(scanned)[0].shape[0]
         if self.scan or depth == 0:
             return jax.lax.scan(body, carry, scanned)
@@ -394,15 +395,13 @@ class Stack(nn.Module):
         ) -> tuple[tuple[Array, Array], None]:
             return self._apply(given, *carry, prefix_mask, mask, method="both"), None
 
-        def end(
-            carry: tuple[Array, Array], given: dict[str, Any]
-        ) -> tuple[Array, None]:
-            return self._apply(given, *carry, prefix_mask, mask, method="after"), None
+        def end(carry: tuple[Array, Array], given: dict[str, Any]) -> Array:
+            x, _ = self._apply(given, *carry, prefix_mask, mask, method="after")
+            return x
 
         first, last = _split_last(self._scanned())
         carry, _ = self._loop(body, (prefix, x), first)
-        x, _ = self._once(end, carry, last)
-        return self._out(x)
+        return self._out(self._kept(end)(carry, last))
 
     def remember(
         self,
@@ -464,13 +463,6 @@ class Stack(nn.Module):
         shape = (self.depth, rows, size, self.heads, self.width // self.heads)
         memory = Memory(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
         return Cache(memory, jnp.zeros(rows, jnp.int32))
-
-    def _once(
-        self, body: Callable[..., tuple[Any, Any]], carry: Any, given: Any
-    ) -> tuple[Any, Any]:
-        if self.remat != "none":
-            body = jax.checkpoint(body, policy=REMAT[self.remat])
-        return body(carry, given)
 
 
 # Splits, not slices: the gradient of a split is one concatenation, that of a slice is

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from git_jax.decode import search
+from git_jax.decode.beam import Beam
 
 EOS, PAD = 1, 0
 CELLS = 997
@@ -19,8 +20,8 @@ FINDERS = [
     search.Greedy(7),
     search.Greedy(7, repeat=False),
     search.Sample(7, temperature=1.3, top_p=0.9),
-    search.Beam(4, 7),
-    search.Beam(4, 7, "huggingface"),
+    Beam(4, 7),
+    Beam(4, 7, "huggingface"),
 ]
 each_search = pytest.mark.parametrize("find", FINDERS, ids=str)
 
@@ -40,7 +41,9 @@ def gather(state, rows):
 
 @functools.cache
 def jitted(find, step=step):
-    return jax.jit(functools.partial(find, step, gather, eos=EOS, pad=PAD))
+    return jax.jit(
+        functools.partial(find, search.LanguageModel(step, gather, EOS, PAD))
+    )
 
 
 class Toy:
@@ -73,17 +76,17 @@ class Toy:
         logits = self.table[self.read(picture, text)].astype(np.float64)
         return logits - np.log(np.sum(np.exp(logits)))
 
-    def start(self, pictures=None):
-        """State, logits and lengths after the prefixes of some pictures, or of all."""
+    def start(self, pictures=None, record=None):
+        """The prompt that the prefixes of some pictures, or of all, are."""
         pictures = range(len(self.salts)) if pictures is None else pictures
         salt = jnp.array([self.salts[p] for p in pictures], jnp.int32)
         h = jnp.array([self.read(p) for p in pictures], jnp.int32)
         length = jnp.array([len(self.prefixes[p]) for p in pictures], jnp.int32)
         table = jnp.asarray(self.table)
-        return (salt, table, h), table[h], length
+        return search.Prompt((salt, table, h), table[h], length, record)
 
-    def run(self, find, pictures=None, *, step=step, **kwargs):
-        return jitted(find, step)(*self.start(pictures), **kwargs)
+    def run(self, find, pictures=None, *, record=None, step=step, key=None):
+        return jitted(find, step)(self.start(pictures, record), key)
 
 
 def words(decoded):
@@ -235,14 +238,14 @@ def test_a_nucleus_is_the_smallest_set_that_reaches_its_mass():
     np.testing.assert_array_equal(np.isfinite(equal), [[True, True, True, False]])
 
 
-def test_key_and_index_decide_a_draw():
+def test_key_and_record_decide_a_draw():
     model = Toy(sharpness=0.5, end=-3.0)
     sample = FINDERS[2]
     first = model.run(sample, [0] * 10, key=KEY)
     assert len(set(words(first))) > 5
     other = model.run(sample, [0] * 10, key=jax.random.key(1))
     assert not np.array_equal(first.tokens, other.tokens)
-    turned = model.run(sample, [0] * 10, key=KEY, index=jnp.arange(10)[::-1])
+    turned = model.run(sample, [0] * 10, key=KEY, record=jnp.arange(10)[::-1])
     np.testing.assert_array_equal(turned.tokens, first.tokens[::-1])
 
 
@@ -261,7 +264,7 @@ def test_key_and_index_decide_a_draw():
     ],
 )
 def test_beam_is_the_published_search(normalise, vocabulary, beams, size, penalty):
-    find = search.Beam(beams, size, normalise, penalty)
+    find = Beam(beams, size, normalise, penalty)
     reference, default = PUBLISHED[normalise]
     exponent = default if penalty is None else penalty
     for seed, end in enumerate([0.0, 1.0, 2.0]):
@@ -286,8 +289,8 @@ def test_the_cases_tell_the_rules_apart():
     assert [text for text, _ in gnmt] != [text for text, _ in huggingface]
     assert gnmt == found(gnmt_beam, 1.0, stop=False)  # a proof: no answer changes
     assert huggingface != found(huggingface_beam, 1.0, stop=False)  # a guess: some do
-    assert_found(model.run(search.Beam(4, 9, penalty=1.0)), gnmt)
-    assert_found(model.run(search.Beam(4, 9, "huggingface")), huggingface)
+    assert_found(model.run(Beam(4, 9, penalty=1.0)), gnmt)
+    assert_found(model.run(Beam(4, 9, "huggingface")), huggingface)
 
 
 @each_beam
@@ -316,7 +319,7 @@ def test_beams_enough_for_every_text_find_the_best_of_all(normalise):
         max((score_of(picture, tokens) for tokens in every), key=lambda found: found[1])
         for picture in range(10)
     ]
-    assert_found(model.run(search.Beam(24, size, normalise, penalty)), expected)
+    assert_found(model.run(Beam(24, size, normalise, penalty)), expected)
 
 
 # ------------------------------------------------------------------- laws of them all
@@ -328,7 +331,7 @@ def test_a_row_is_decoded_as_if_it_were_alone(find):
     together = model.run(find, key=KEY)
     assert len(set(together.length.tolist())) > 2
     for row in range(10):
-        alone = model.run(find, [row], key=KEY, index=jnp.array([row]))
+        alone = model.run(find, [row], key=KEY, record=jnp.array([row]))
         expected = jax.tree.map(lambda x, row=row: x[row : row + 1], together)
         chex.assert_trees_all_close(alone, expected, rtol=1e-6)
 
@@ -373,13 +376,13 @@ def test_the_loop_stops_with_the_last_row_and_feeds_nothing_in_vain(find):
 
     @jax.jit
     @chex.assert_max_traces(n=1)
-    def run(*start, key):
-        return find(counted, gather, *start, eos=EOS, pad=PAD, key=key)
+    def run(prompt, key):
+        return find(search.LanguageModel(counted, gather, EOS, PAD), prompt, key)
 
     # Hugging Face's search goes on until as many texts as beams have ended.
     for end, fewest, most in [(100.0, 0, 1), (0.0, 1, 6), (-100.0, 6, 6)]:
         calls.clear()
-        jax.block_until_ready(run(*Toy(end=end).start(), key=KEY))
+        jax.block_until_ready(run(Toy(end=end).start(), KEY))
         jax.effects_barrier()
         assert fewest <= len(calls) <= most
 
@@ -406,14 +409,15 @@ def test_what_cannot_be_is_refused_by_name():
     with pytest.raises(ValueError, match="top_p is 1.5"):
         search.Sample(top_p=1.5)
     with pytest.raises(ValueError, match="beams is 0"):
-        search.Beam(0)
+        Beam(0)
     with pytest.raises(ValueError, match="penalty is -1"):
-        search.Beam(penalty=-1.0)
+        Beam(penalty=-1.0)
     with pytest.raises((ValueError, TypeError), match="normalise"):
-        search.Beam(normalise="length")
+        Beam(normalise="length")
     with pytest.raises(ValueError, match="key="):
         Toy().run(search.Sample())
     with pytest.raises(ValueError, match="vocabulary has 1 token"):
-        search.Beam()(
-            step, gather, (), jnp.zeros((2, 1)), jnp.ones(2, int), eos=0, pad=0
+        Beam()(
+            search.LanguageModel(step, gather, eos=0, pad=0),
+            search.Prompt((), jnp.zeros((2, 1)), jnp.ones(2, int)),
         )
