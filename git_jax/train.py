@@ -320,7 +320,9 @@ def fit(config: ConfigDict, directory: Path) -> None:
             else:
                 log.message(f"{directory}: all {config.steps} steps are done")
             if not run.scores.exists():
-                evaluator.score(state.evaluated, run, log.message)
+                evaluator.score(
+                    state.evaluated, run, log.message, step=config.steps
+                )
     if main:
         report.write(directory)
 

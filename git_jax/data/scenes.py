@@ -150,7 +150,7 @@ class _Plan:
 def _pair(part: str, size: int, rng: random.Random) -> _Plan:
     """Two things side by side or one above the other, never near the diagonal."""
     kinds = _distinct(KINDS[part], 2, rng)
-    sides = [_side(0.22, 0.44, size, rng) for _ in kinds]
+    sides = [_side(0.30, 0.46, size, rng) for _ in kinds]
     gap = max(2, size // 20)
     # Along the axis of the relation: rim, one thing, gap, the other, rim.
     room = size - 2 - gap - sides[0] - sides[1]
