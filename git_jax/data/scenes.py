@@ -11,9 +11,9 @@ Levels, all on textured, noisy grounds:
 Splits: `train`; `test`, new pictures of the same pairs of colour and shape; and
 `compositional`, whose every thing has a pair of colour and shape that the other two
 never show. These 8 of the 64 pairs lie on a diagonal of the table of shapes and
-colours, so that each shape and each colour lacks exactly one (`HELD_OUT`). Neither
-shows a scan of handwriting that `train` does; printed words are those of one list in
-all splits, for a word never seen could not be read after little training.
+colours, so that each shape and each colour lacks exactly one (`HELD_OUT`). `test` and
+`compositional` show no scan of handwriting that `train` does; printed words are those
+of one list in all splits: a word never seen could not be read after little training.
 """
 
 import functools
