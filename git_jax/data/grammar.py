@@ -128,7 +128,7 @@ _TOKENS = re.compile(
     | (?:(?:to|on|at|by)\ )?its\ (?P<by_it>left|right)
     | (?:(?:to|on|at)\ )?(?:the\ )?(?P<side>left|right)(?:\ hand)?(?:\ side)?\ of
     | on\ (?P<on>top)\ of
-    | (?P<relation>above|over|higher|below|underneath|under|beneath|lower(?!\ one))
+    | (?P<relation>above|over|higher|below|underneath|under|beneath|lower(?=\ than))
       (?:\ than)?
     | (?:(?:on|at|in|to)\ )?(?:the\ )?
       (?P<place>leftmost|rightmost|left|right|top|bottom|upper|lower)

@@ -80,6 +80,8 @@ _TWO_THINGS = (
     "{here} {A}, {there} {B}",
     "the {one} one is {A}, the {other} one {B}",
     "the {one} one is {A}, the other {B}",
+    "the {one} {a} is {p}, the {other} {b} is {q}",
+    "{one} {p} {a}, {other} {q} {b}",
     "something {p} {r} something {q}, a {a} and a {b}",
     "a {a} {r} a {b}, one {p} and one {q}",
     "a {a} {here} and a {b} {there}, {p} and {q}",
