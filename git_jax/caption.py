@@ -25,7 +25,8 @@ from git_jax.data import image
 from git_jax.data.pipeline import Loader
 from git_jax.decode.beam import Beam
 from git_jax.decode.search import Greedy, Search
-from git_jax.evaluate import Trained, Writer
+from git_jax.trained import Trained
+from git_jax.writer import Writer
 
 
 @dataclass(frozen=True)

@@ -8,37 +8,30 @@ run and renews its page; the second scores files, without a model. Both print JS
 """
 
 import json
-import pickle
 import sys
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from git_jax import checkpoint, command, report, sharding
-from git_jax import config as configs
+from git_jax import command, report
 from git_jax.config import build
 from git_jax.data import pipeline
 from git_jax.data.bad_records import Bad, summary
-from git_jax.data.source import Record, Source
+from git_jax.data.source import Excerpt, Record, Source
 from git_jax.data.tokenizer import Tokenizer
 from git_jax.decode.beam import Beam
 from git_jax.decode.search import Search
 from git_jax.log import Log
-from git_jax.models.git import Git, generate
 from git_jax.run import Run
 from git_jax.tasks import caption as captions
-
-T = TypeVar("T")
+from git_jax.trained import Trained
+from git_jax.writer import Text, Writer, from_all_hosts, number
 
 
 @dataclass(frozen=True)
@@ -72,179 +65,6 @@ class Evaluation:
             )
 
 
-@dataclass(frozen=True)
-class Text:
-    """What a model wrote: the text, its ids without special ones, and its score."""
-
-    text: str
-    tokens: list[int]
-    score: float
-
-
-class Writer:
-    """Writes texts for pictures with a model on a mesh; `seed` is for `Sample`."""
-
-    def __init__(
-        self,
-        model: Git,
-        search: Search,
-        tokenizer: Tokenizer,
-        mesh: Mesh,
-        *,
-        seed: int = 0,
-    ) -> None:
-        self._tokenizer, self._mesh = tokenizer, mesh
-        # The last token that is generated is not fed.
-        self._room = model.embed.positions - (search.max_tokens - 1)
-
-        def write(params: Any, batch: dict[str, jax.Array], key: jax.Array) -> Any:
-            return generate(
-                model,
-                params,
-                search,
-                batch,
-                eos=tokenizer.eos,
-                pad=tokenizer.pad,
-                key=key,
-            )
-
-        self._write = jax.jit(write, out_shardings=sharding.rows(mesh))
-        self._key = jax.random.key(seed)
-
-    def __call__(self, params: Any, arrays: dict[str, np.ndarray]) -> list[Text]:
-        """One text for each of this host's rows.
-
-        Args:
-            arrays: `frames`, `frame_valid` for clips, `tokens` and `prefix_length`, as
-                an evaluation batch has, and `index`, which record each row is: a search
-                that draws draws the same for it in any batch. Without it a row draws by
-                its place.
-        """
-        rows = len(arrays["prefix_length"])
-        # Few widths, each the same on all hosts: every other is compiled anew.
-        longest = max(from_all_hosts(int(arrays["prefix_length"].max())))
-        width = longest if longest == 1 else -(-longest // 8) * 8
-        width = max(longest, min(width, self._room))
-        read = ("frames", "frame_valid", "tokens", "prefix_length", "index")
-        batch = {name: arrays[name] for name in read if name in arrays}
-        batch["tokens"] = batch["tokens"][:, :width]
-        ways = sharding.row_ways(self._mesh)
-        short = -rows % max(1, ways // jax.process_count())
-        place = sharding.rows(self._mesh)
-        batch = {
-            name: jax.make_array_from_process_local_data(
-                place, np.concatenate([leaf, np.repeat(leaf[-1:], short, axis=0)])
-            )
-            for name, leaf in batch.items()
-        }
-        with jax.set_mesh(self._mesh):
-            found = self._write(params, batch, self._key)
-        found = multihost_utils.global_array_to_host_local_array(
-            found, self._mesh, place.spec
-        )
-        tokens, length, score = map(
-            np.asarray, (found.tokens, found.length, found.score)
-        )
-        return [
-            self._text(tokens[row, : length[row]].tolist(), float(score[row]))
-            for row in range(rows)
-        ]
-
-    def _text(self, ids: list[int], score: float) -> Text:
-        # Nothing keeps a model from writing a special id in the middle of a text.
-        special = (self._tokenizer.pad, self._tokenizer.bos, self._tokenizer.eos)
-        words = [id for id in ids if id not in special]
-        return Text(self._tokenizer.decode(words), words, score)
-
-
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """A run, to be used on the devices that are here."""
-
-    run: Run
-    config: ConfigDict
-    tokenizer: Tokenizer
-    mesh: Mesh
-
-    @classmethod
-    def open(cls, directory: str, options: command.Command) -> "Trained":
-        """The run in a directory, with what the command line sets of its config.
-
-        Its mesh is fitted to the devices that are here, unless the command line names
-        one: then that is the mesh or an error.
-
-        Raises:
-            ValueError: there is no such run, or the command line gives another config.
-        """
-        run = Run.open(directory)
-        if options.flags.config:
-            raise ValueError(
-                f"--config={options.flags.config} and --run={directory}: a run keeps "
-                f"its own config; leave --config out, and set fields of it with "
-                f"--config.PATH=VALUE"
-            )
-        config = options.config(str(run.directory / "config.json"))
-        layout: sharding.Layout = build(config.mesh)
-        named = {path.partition(".")[0] for path, _ in options.overrides}
-        if "mesh" not in named:
-            layout = layout.fitted(jax.device_count())
-        trained = cls(run, config, run.tokenizer(config), layout.mesh())
-        if "model" in named:
-            trained._require_same_model()
-        return trained
-
-    def parameters(self) -> Any:
-        """Of the newest checkpoint, on the mesh: the average where the run keeps one.
-
-        Raises:
-            ValueError: there is no checkpoint, or it is damaged.
-        """
-        _, params = self.run.parameters(self.mesh)
-        return params
-
-    def _require_same_model(self) -> None:
-        """ValueError where the command line made a model of other parameters."""
-        changed = _shapes_of(self.config)
-        kept = _shapes_of(configs.load(self.run.directory / "config.json"))
-        where = f"--run={self.run.directory}"
-        checkpoint.require_same_shapes(where, kept, changed)
-
-
-def _shapes_of(config: ConfigDict) -> Any:
-    """Shapes of the parameters of a config's model."""
-    model, loader = build(config.model), build(config.loader)
-    size = loader.image.size
-    batch = {
-        "frames": jnp.zeros((1, loader.frames, size, size, 3), jnp.uint8),
-        "tokens": jnp.zeros((1, loader.text), jnp.int32),
-    }
-    return jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
-
-
-@dataclass(frozen=True)
-class Part:
-    """`count` records of a source, spread evenly over it.
-
-    Three of eight are 0 2 5.
-    """
-
-    source: Source
-    count: int
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        return self.source.splits
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Record:
-        return self.source[range(self.count)[index] * len(self.source) // self.count]
-
-    def split(self, name: str) -> Source:
-        return self.source.split(name)
-
-
 GALLERY = 60
 """How many predictions of a split keep their picture, for the page to choose from."""
 
@@ -252,14 +72,20 @@ GALLERY = 60
 class Evaluator:
     """Samples while a run trains, scores when it is done."""
 
-    def __init__(self, config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> None:
-        self._settings: Evaluation = build(config.evaluate)
-        self._source, self._task = build(config.data), build(config.task)
-        self._loader: pipeline.Loader = build(config.loader)
-        self._tokenizer = tokenizer
+    def __init__(
+        self, made: Mapping[str, Any], tokenizer: Tokenizer, mesh: Mesh
+    ) -> None:
+        """`made` is a config that was built: what of it is needed is not built again.
+
+        Raises:
+            ValueError: a split that the source lacks, or texts too long for the model.
+        """
+        self._settings: Evaluation = made["evaluate"]
+        self._source, self._task = made["data"], made["task"]
+        self._loader: pipeline.Loader = made["loader"]
+        self._tokenizer, model = tokenizer, made["model"]
         for split in self.splits:
             self._source.split(split)  # refuses what is no split, before any training
-        model = build(config.model)
         # The begin token is fed, the last that is generated is not.
         longest, room = self._settings.search.max_tokens, model.embed.positions
         if longest > room:
@@ -270,7 +96,7 @@ class Evaluator:
                 f"run, --config.model.embed.positions to {longest} or more"
             )
         self._writer = Writer(
-            model, self._settings.search, tokenizer, mesh, seed=config.seed
+            model, self._settings.search, tokenizer, mesh, seed=made["seed"]
         )
 
     @property
@@ -371,7 +197,7 @@ class Evaluator:
         said = Said([], {}, {}, [])
         source, examples = self._source.split(split), self._settings.examples
         if examples is not None:
-            source = Part(source, min(examples, len(source)))
+            source = Excerpt(source, min(examples, len(source)))
         for batch in self._batches(source, self._settings.batch):
             texts = self._write(params, batch)
             said.records.extend(batch.records)
@@ -384,15 +210,6 @@ class Evaluator:
         return said
 
 
-def number(id: str) -> int:
-    """What `Sample` knows a record by, in any batch, on any host: 31 bits of its id.
-
-    Its place in the source would not do: a record that cannot be read leaves no gap in
-    its batch.
-    """
-    return zlib.crc32(id.encode(errors="surrogatepass")) >> 1
-
-
 class Said(NamedTuple):
     """Records, what was said of each by id, some of the pictures by id, and the
     records that cannot be read."""
@@ -403,23 +220,9 @@ class Said(NamedTuple):
     bad: list[Bad]
 
 
-def from_all_hosts(value: T) -> list[T]:
-    """The value of every host, in their order, on every host."""
-    if jax.process_count() == 1:
-        return [value]
-    data = np.frombuffer(pickle.dumps(value), np.uint8)
-    sizes = multihost_utils.process_allgather(np.array(len(data)))
-    padded = np.pad(data, (0, int(sizes.max()) - len(data)))
-    parts = multihost_utils.process_allgather(padded)
-    return [
-        pickle.loads(part[:size].tobytes())
-        for part, size in zip(parts, sizes, strict=True)
-    ]
-
-
 def of_run(trained: Trained) -> dict[str, dict[str, float]]:
     """Scores the newest checkpoint of a run on its splits and renews the page."""
-    evaluator = Evaluator(trained.config, trained.tokenizer, trained.mesh)
+    evaluator = Evaluator(build(trained.config), trained.tokenizer, trained.mesh)
     step, params = trained.run.parameters(trained.mesh)
     say = partial(print, file=sys.stderr)
     scores = evaluator.score(params, trained.run, say, step=step)

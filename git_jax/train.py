@@ -285,7 +285,7 @@ def fit(config: ConfigDict, directory: Path) -> None:
     loader.refuse_unreadable(source, task, tokenizer, config.seed)
     share = {"batch": config.batch, "ranks": jax.process_count()}
     trainer = Trainer.on(program, mesh, loader.shapes(**share))
-    evaluator = Evaluator(config, tokenizer, mesh)
+    evaluator = Evaluator(made, tokenizer, mesh)
     about = run.about(config, tokenizer)
     main = jax.process_index() == 0
     writing = made["checkpoint"].open(run.checkpoints, about)
@@ -320,9 +320,7 @@ def fit(config: ConfigDict, directory: Path) -> None:
             else:
                 log.message(f"{directory}: all {config.steps} steps are done")
             if not run.scores.exists():
-                evaluator.score(
-                    state.evaluated, run, log.message, step=config.steps
-                )
+                evaluator.score(state.evaluated, run, log.message, step=config.steps)
     if main:
         report.write(directory)
 

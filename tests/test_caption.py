@@ -14,8 +14,8 @@ from git_jax.config import build
 from git_jax.data.pipeline import Loader
 from git_jax.decode.beam import Beam
 from git_jax.decode.search import Greedy
-from git_jax.evaluate import Trained
 from git_jax.sharding import Layout
+from git_jax.trained import Trained
 from tests import walls
 
 

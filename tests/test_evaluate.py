@@ -12,10 +12,12 @@ import pytest
 from git_jax import evaluate
 from git_jax.config import build, spec
 from git_jax.data.scenes import Scenes
+from git_jax.data.source import Excerpt
 from git_jax.decode.search import Sample
-from git_jax.evaluate import Evaluation, Evaluator, Part, Trained
+from git_jax.evaluate import Evaluation, Evaluator
 from git_jax.run import Run
 from git_jax.sharding import Layout
+from git_jax.trained import Trained
 from tests import walls
 
 COCO = Path(__file__).parents[2] / "shared/data/coco_caption"
@@ -182,7 +184,7 @@ def evaluator(trained: Trained, **changes: Any) -> Evaluator:
         for path, value in changes.items():
             node, _, last = path.rpartition("__")
             (config[node] if node else config)[last] = value
-    return Evaluator(config, trained.tokenizer, trained.mesh)
+    return Evaluator(build(config), trained.tokenizer, trained.mesh)
 
 
 def score(trained: Trained, to: Path, **changes: Any) -> dict[str, dict[str, float]]:
@@ -243,7 +245,7 @@ def test_hosts_share_a_part_of_a_split(
         id
         for rank in range(ranks)
         for batch in loader.evaluation(
-            Part(source, count),
+            Excerpt(source, count),
             task,
             trained.tokenizer,
             batch=4,

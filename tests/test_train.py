@@ -19,10 +19,10 @@ from git_jax.config import build, spec
 from git_jax.data import tokenizer as tokenizers
 from git_jax.data.image import Resize
 from git_jax.data.scenes import Scenes
-from git_jax.evaluate import Writer
 from git_jax.run import Run
 from git_jax.sharding import Layout
 from git_jax.train import Init, Program, State, Trainer, fit
+from git_jax.writer import Writer
 from tests import tiny
 
 ONE = tiny.Alone()

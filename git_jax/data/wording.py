@@ -1,9 +1,10 @@
 """What people would say of a scene: captions, questions and answers.
 
 All that is written here can be read back: `grammar.judge` finds every caption exact.
-The wordings differ in frame, order of mention and the way the relation is told, and
-about half keep colour and shape apart ("a circle that is red", "one red and one blue"),
-so that neither word can be learnt as a consequence of the other.
+The wordings differ in frame, order of mention and the way the relation is told. Things
+are named in any order, but more often in that of reading, as people do. About half keep
+colour and shape apart ("a circle that is red", "one red and one blue"), so that neither
+word can be learnt as a consequence of the other.
 """
 
 import functools
@@ -162,20 +163,29 @@ def _pick(options: tuple[str, ...], rng: random.Random) -> str:
     return options[int(rng.random() * len(options))]
 
 
+_IN_ORDER = 0.6  # of the captions name things from left to right, from top to bottom
+
+
 def _fill(
     frame: str, things: list[Thing], motion: str | None, rng: random.Random
 ) -> str:
-    # Any order of mention, one way of naming for the whole sentence.
-    order = things.copy()
-    for last in range(len(order) - 1, 0, -1):
-        other = int(rng.random() * (last + 1))
-        order[last], order[other] = order[other], order[last]
+    # Mostly in the order of reading, one way of naming for the whole sentence.
+    order = sorted(things, key=_reading)
+    if rng.random() >= _IN_ORDER:
+        for last in range(len(order) - 1, 0, -1):
+            other = int(rng.random() * (last + 1))
+            order[last], order[other] = order[other], order[last]
     ways = tuple(direction(order[0], other) for other in order[1:])
     if motion is not None:
         ways = (motion,)
     name, seen = rng.random() * len(_NAMES), rng.random() * 3
     words = [word for thing in order for word in (thing["colour"], thing["shape"])]
     return _template(frame, int(name), int(seen), ways).format(*words)
+
+
+def _reading(thing: Thing) -> float:
+    """Small at the top left, large at the bottom right."""
+    return sum(thing["centre"])
 
 
 _FIELDS = (("A", "a", "p"), ("B", "b", "q"), ("C", "c", "s"))

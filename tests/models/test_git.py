@@ -13,7 +13,6 @@ from git_jax.data.pipeline import Loader
 from git_jax.data.scenes import Scenes
 from git_jax.data.tokenizer import Bytes
 from git_jax.decode.search import Greedy
-from git_jax.evaluate import Writer
 from git_jax.models.git import Git, generate
 from git_jax.nn import mask
 from git_jax.nn.embed import TextEmbed, logits
@@ -21,6 +20,7 @@ from git_jax.nn.transformer import Stack
 from git_jax.sharding import Layout
 from git_jax.tasks.caption import Caption
 from git_jax.vision.vit import ViT
+from git_jax.writer import Writer
 
 WORDS, LENGTH = 50, 7
 
