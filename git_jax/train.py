@@ -7,10 +7,7 @@ The same command on the same directory goes on where it stopped.
 
 import contextlib
 import dataclasses
-import json
-import signal
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +33,7 @@ from git_jax.data.tokenizer import Tokenizer
 from git_jax.evaluate import Evaluator
 from git_jax.log import Log
 from git_jax.run import Run
+from git_jax.watch import Pending, Terminated, Termination, Watch
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -262,14 +260,6 @@ class Init:
         return dataclasses.replace(state, params=params, average=average)
 
 
-class Terminated(Exception):
-    """The run was asked to stop by a signal and has saved its state."""
-
-    def __init__(self, signal: signal.Signals, step: int) -> None:
-        super().__init__(f"stopped by {signal.name}; step {step} is saved")
-        self.signal = signal
-
-
 def fit(config: ConfigDict, directory: Path) -> None:
     """Trains, goes on training, or finds that all is done; then scores and reports.
 
@@ -339,7 +329,7 @@ def loop(
     trainer: Trainer,
     state: State,
     batches: pipeline.Batches,
-    watch: "Watch",
+    watch: Watch,
     store: checkpoint.Store,
     evaluator: Evaluator,
 ) -> State:
@@ -367,109 +357,6 @@ def loop(
                 watch.restart()
     store.wait()
     return state
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A step that was sent to the device and whose metrics are not here yet."""
-
-    step: int
-    metrics: dict[str, Array]
-    batch: pipeline.Batch
-
-
-class Watch:
-    """Reads the metrics of a step when they come, and stops a run that went wrong."""
-
-    def __init__(
-        self,
-        log: Log,
-        bad: BadRecords,
-        store: checkpoint.Store,
-        batches: pipeline.Batches,
-    ) -> None:
-        self.log, self._bad, self._store, self._batches = log, bad, store, batches
-        self.pending: Pending | None = None
-        self.restart()
-
-    def restart(self) -> None:
-        """Begins to count the time of a step, and how much of it waits for data."""
-        self._clock, self._waited = time.perf_counter(), self._batches.waited
-
-    def settle(self) -> None:
-        """Waits for the pending step, if there is one, and looks at what it gave.
-
-        Raises:
-            ValueError: loss or gradient is no number, or too many records are bad.
-        """
-        if self.pending is None:
-            return
-        pending, self.pending = self.pending, None
-        metrics = jax.device_get(pending.metrics)
-        clock, waited = self._clock, self._waited
-        self.restart()
-        rows = len(pending.batch.ids)
-        try:
-            self._bad.add(pending.step, pending.batch.bad, rows)
-        finally:
-            counts = self._bad.counts
-            self.log.step(
-                pending.step,
-                metrics | ({"bad_records": counts} if counts else {}),
-                images=rows * jax.process_count(),
-                seconds=self._clock - clock,
-                waited=self._waited - waited,
-            )
-        require_finite(pending, metrics, self._store)
-
-
-def require_finite(
-    pending: Pending, metrics: Mapping[str, Any], store: checkpoint.Store
-) -> None:
-    """Stops a run whose loss or gradient is no number, and says on which records."""
-    wrong = [
-        name
-        for name in ("loss", "gradient_norm")
-        if not np.isfinite(metrics[name]).all()
-    ]
-    if not wrong:
-        return
-    path = store.directory.parent / "not_finite.json"
-    values = {name: str(metrics[name]) for name in wrong}
-    found = {"step": pending.step, **values, "records": pending.batch.ids}
-    path.write_text(json.dumps(found, indent=1) + "\n")
-    store.wait()
-    latest = store.latest()
-    kept = "no checkpoint yet" if latest is None else f"the checkpoint of step {latest}"
-    raise ValueError(
-        f"step {pending.step}: {' and '.join(wrong)} is not finite. The records of its "
-        f"batch are in {path}; {kept} is as it was. Look at these records, or go on "
-        f"from here in another --workdir with --config.init.run={path.parent} and a "
-        f"lower optimizer.peak or optimizer.clip"
-    )
-
-
-class Termination:
-    """Which signal asked to stop: a scheduler's SIGTERM or Ctrl-C, None where none did.
-
-    A second Ctrl-C interrupts at once.
-    """
-
-    def __init__(self) -> None:
-        self.asked: signal.Signals | None = None
-
-    def __enter__(self) -> "Termination":
-        caught = (signal.SIGTERM, signal.SIGINT)
-        self._before = {one: signal.signal(one, self._ask) for one in caught}
-        return self
-
-    def _ask(self, number: int, _: Any) -> None:
-        self.asked = signal.Signals(number)
-        signal.signal(number, self._before[self.asked])
-
-    def __exit__(self, *_: object) -> None:
-        for one, handler in self._before.items():
-            signal.signal(one, handler)
 
 
 def define() -> None:
