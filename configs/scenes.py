@@ -35,7 +35,7 @@ def tiny() -> ConfigDict:
     std = 0.08
     config = ConfigDict()
     config.seed = 0
-    config.steps = 4500
+    config.steps = 5000
     config.batch = 32
     config.accumulate = 1
     config.model = spec(
