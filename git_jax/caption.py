@@ -132,8 +132,9 @@ def define() -> None:
         "gnmt",
         ["gnmt", "huggingface"],
         "How beams of unequal length compare: by ((5 + length) / 6) ** penalty, as the "
-        "released GIT, or by length ** penalty. The penalty is the run's own where it "
-        "names one for that formula, else 0.6 and 1.0.",
+        "released GIT, or by length ** penalty; one beam has nothing to compare. The "
+        "penalty is the run's own where it names one for that formula, else 0.6 and "
+        "1.0.",
     )
     flags.DEFINE_integer(
         "batch", None, "Pictures at a time. Unless given, as the run is evaluated."

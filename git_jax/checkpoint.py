@@ -30,16 +30,17 @@ class Checkpoints:
     keep: int = 2
     keep_period: int | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("every", "keep", "keep_period"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"checkpoint.{name}={value} must be at least 1")
+
     def open(self, directory: Path, about: dict[str, Any]) -> "Store":
         """The store of a run to write to, made where there is none.
 
         `about` is kept beside every state.
         """
-        if self.every < 1 or self.keep < 1:
-            raise ValueError(
-                f"checkpoint.every={self.every} and checkpoint.keep={self.keep} must "
-                f"be at least 1"
-            )
         return Store(directory, self, about)
 
 

@@ -329,6 +329,9 @@ def run(
     with 130.
     """
     app.define_help_flags()
+    if "jax" in sys.modules:
+        # It hides its own frames, by which a bug is told from what a user can mend.
+        sys.modules["jax"].config.update("jax_traceback_filtering", "off")
     try:
         code = _imported(main)(_parse_or_help(_imported(define) if define else None))
     except KeyboardInterrupt:

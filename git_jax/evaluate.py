@@ -7,9 +7,10 @@ The first scores the newest checkpoint of a run on its splits, writes the scores
 run and renews its page; the second scores files, without a model. Both print JSON.
 """
 
+import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -110,7 +111,8 @@ class Evaluator:
     def sample(self, step: int, params: Any, log: Log) -> None:
         """Captions of the first few pictures of the first split, into the log."""
         source = self._source.split(self.splits[0])
-        batch = next(self._batches(source, self._settings.samples))
+        with contextlib.closing(self._batches(source, self._settings.samples)) as few:
+            batch = next(few)
         texts = self._write(params, batch)
         for row, (record, text) in enumerate(zip(batch.records, texts, strict=True)):
             reference = self._task.references(record)[0]
@@ -130,7 +132,7 @@ class Evaluator:
         texts = self._writer(params, batch.arrays | {"index": index})
         return texts[: len(batch.ids)]
 
-    def _batches(self, source: Source, batch: int) -> Iterator[pipeline.Batch]:
+    def _batches(self, source: Source, batch: int) -> pipeline.Batches:
         """This host's rows of about `batch` records at a time."""
         ranks = jax.process_count()
         return self._loader.evaluation(
@@ -145,17 +147,17 @@ class Evaluator:
     def score(
         self,
         params: Any,
-        run: Run,
+        run: Run | None,
         say: Callable[[str], None],
         *,
-        step: int | None = None,
+        step: int,
     ) -> dict[str, dict[str, float]]:
-        """Scores every split and keeps scores and predictions in the run.
+        """Scores every split.
 
         Args:
-            step: which the parameters are from; None: the newest checkpoint's.
+            run: keeps scores and predictions; None: nothing is kept.
+            step: which the parameters are from.
         """
-        step = run.step() if step is None else step
         scores = {}
         for name in self.splits:
             found = from_all_hosts(self._write_split(params, name))
@@ -182,13 +184,12 @@ class Evaluator:
             for row in rows:
                 if row["id"] in shown:
                     row["picture"] = shown[row["id"]]
-            if jax.process_index() == 0:
+            if run is not None and jax.process_index() == 0:
                 run.keep_predictions(name, rows)
             numbers = ", ".join(f"{k} {v:.4g}" for k, v in scores[name].items())
             say(f"{name}: {numbers}")
-            if step is not None:
-                scores[name]["step"] = step
-        if jax.process_index() == 0:
+            scores[name]["step"] = step
+        if run is not None and jax.process_index() == 0:
             run.keep_scores(scores)
         return scores
 
@@ -221,12 +222,19 @@ class Said(NamedTuple):
 
 
 def of_run(trained: Trained) -> dict[str, dict[str, float]]:
-    """Scores the newest checkpoint of a run on its splits and renews the page."""
+    """Scores the newest checkpoint of a run on its splits.
+
+    The run keeps the scores and its page is renewed, unless the command line has other
+    data or another way to write: then they are printed alone.
+    """
     evaluator = Evaluator(build(trained.config), trained.tokenizer, trained.mesh)
     step, params = trained.run.parameters(trained.mesh)
     say = partial(print, file=sys.stderr)
-    scores = evaluator.score(params, trained.run, say, step=step)
-    if jax.process_index() == 0:
+    kept = None if trained.changed else trained.run
+    scores = evaluator.score(params, kept, say, step=step)
+    if trained.changed:
+        say(f"not kept in the run, as {', '.join(trained.changed)} differ from its own")
+    elif jax.process_index() == 0:
         report.write(trained.run.directory)
     return scores
 
@@ -245,6 +253,10 @@ def main(options: command.Command) -> None:
     given = options.flags
     files = (given.predictions, given.references)
     scores: dict[str, Any]
+    if given.tokens and given.run:
+        raise ValueError("--tokens goes with --predictions; a run writes texts")
+    if all(files) and (given.config or options.overrides):
+        raise ValueError("--config and its fields go with --run; files need none")
     if given.run and not any(files):
         scores = of_run(Trained.open(given.run, options))
     elif all(files) and not given.run:

@@ -27,6 +27,8 @@ import rich.console
 import rich.progress
 import tensorboardX
 
+from git_jax.file import write
+
 RECENT = 50  # steps that the line's loss, speed and share of waiting are means over
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
@@ -212,7 +214,7 @@ def _describe(path: Path, devices: str | None) -> None:
     }
     if devices is not None:
         facts = {"devices": devices, **facts}
-    path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    write(path, f"{json.dumps(facts, indent=2)}\n".encode())
 
 
 def _plain(value: Any) -> Any:

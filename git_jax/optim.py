@@ -91,7 +91,7 @@ class AdamW:
             return optax.chain(*parts)
         labels = jax.tree.map(
             lambda held: "frozen" if held else "trained",
-            tree.select(self.frozen, parameters),
+            self._held(parameters),
         )
         return optax.partition(
             {"trained": optax.chain(*parts), "frozen": optax.set_to_zero()}, labels
@@ -102,11 +102,15 @@ class AdamW:
             return optax.identity()
         return optax.clip_by_global_norm(self.clip)
 
+    def _held(self, parameters: Any) -> Any:
+        """True at the parameters that do not change."""
+        return tree.select(self.frozen, parameters, option="optimizer.frozen")
+
     def hold(self, parameters: Any) -> Any:
         """The parameters, with no gradient flowing to the frozen ones."""
         if not self.frozen:
             return parameters
-        held = tree.select(self.frozen, parameters)
+        held = self._held(parameters)
         return jax.tree.map(
             lambda stop, leaf: jax.lax.stop_gradient(leaf) if stop else leaf,
             held,
@@ -115,7 +119,8 @@ class AdamW:
 
     def _per_tower(self, parameters: Any) -> optax.GradientTransformation:
         for pattern in self.rates:
-            tree.select((pattern,), parameters)  # refuses a pattern that names nothing
+            # Refuses a pattern that names nothing.
+            tree.select((pattern,), parameters, option="optimizer.rates")
 
         def rate(name: str) -> float:
             found = [r for p, r in self.rates.items() if tree.matches(p, name)]

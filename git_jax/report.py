@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from git_jax import command, gallery
+from git_jax import command, file, gallery
 from git_jax.chart import Curve, draw, smoothed
 from git_jax.log import clock, rows
 from git_jax.markup import Content, Markup, element, join
@@ -58,7 +58,7 @@ def write(directory: str | Path) -> Path:
     if not directory.is_dir():
         raise ValueError(f"no run to report on: {directory} is no folder")
     path = directory / "report.html"
-    path.write_text(page(directory), encoding="utf-8")
+    file.write(path, page(directory).encode())
     return path
 
 
@@ -84,7 +84,11 @@ def page(directory: Path) -> Markup:
         for split, found in _read(directory / "scores.json").items()
         if isinstance(found, dict)
     }
-    files = {path.stem: path for path in sorted(directory.glob("predictions/*.jsonl"))}
+    said = directory / "predictions"  # a split may be a path, as "a/test" of a mixture
+    files = {
+        path.relative_to(said).with_suffix("").as_posix(): path
+        for path in sorted(said.rglob("*.jsonl"))
+    }
     predictions = {
         split: list(rows(files[split])) for split in [*scores, *files] if split in files
     }

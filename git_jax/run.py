@@ -6,9 +6,13 @@ bad_records.jsonl  records that were replaced     checkpoints/       state by st
 predictions/       a file for each split          scores.json        a node a split,
                                                   with the step that was scored
 report.html        the page                       tensorboard/
+environment.json   machine and packages           not_finite.json    only where it is so
 """
 
+import contextlib
+import fcntl
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +53,10 @@ class Run:
     def scores(self) -> Path:
         return self.directory / "scores.json"
 
+    @property
+    def not_finite(self) -> Path:
+        return self.directory / "not_finite.json"
+
     def begin(self, config: ConfigDict) -> None:
         """Keeps the config, or holds it against the one that is there.
 
@@ -73,7 +81,7 @@ class Run:
             saved = self.checkpoints.is_dir() and any(
                 path.name.isdigit() for path in self.checkpoints.iterdir()
             )
-            if found and not saved:
+            if not saved:  # nor are its words kept: the texts may have been mended
                 for kind in (tokenizers.SentencePiece, tokenizers.WordPiece):
                     (self.directory / kind.file).unlink(missing_ok=True)
             elif found:
@@ -84,15 +92,33 @@ class Run:
                 )
         configs.save(config, path)
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other processes from training in this directory meanwhile.
+
+        Raises:
+            ValueError: another one does.
+        """
+        with open(self.directory / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"--workdir={self.directory} is being trained in by another "
+                    f"process: wait for it, stop it, or name another --workdir"
+                ) from None
+            yield
+
     @classmethod
-    def open(cls, directory: str) -> "Run":
-        """A run that exists."""
+    def open(cls, directory: str, option: str = "--run") -> "Run":
+        """A run that exists; `option` is what it was named with."""
         run = cls(Path(directory))
         if not run.directory.is_dir():
-            raise ValueError(f"--run={directory}: there is no such folder")
+            raise ValueError(f"{option}={directory}: there is no such folder")
         if not (run.directory / "config.json").exists():
             raise ValueError(
-                f"--run={directory} holds no config.json; name the --workdir of a run"
+                f"{option}={directory} holds no config.json; name the --workdir of a "
+                f"run"
             )
         return run
 
@@ -145,11 +171,6 @@ class Run:
                 )
             part = "average" if "average" in store.parts(step) else "params"
             return step, store.restore_part(step, part, mesh)
-
-    def step(self) -> int | None:
-        """The step of the newest checkpoint, None where there is none."""
-        with self.store() as store:
-            return store.latest()
 
     def keep_scores(self, scores: dict[str, dict[str, float]]) -> None:
         """Writes what each split scored."""

@@ -245,7 +245,7 @@ class Init:
         """The state before the first step, on the parameters of that run."""
         if self.run is None:
             return state
-        other = Run.open(self.run)
+        other = Run.open(self.run, "--config.init.run")
         step, params = other.parameters(mesh)
         with other.store() as store:
             fingerprint = store.about(step)["tokenizer"]
@@ -279,7 +279,8 @@ def fit(config: ConfigDict, directory: Path) -> None:
     about = run.about(config, tokenizer)
     main = jax.process_index() == 0
     writing = made["checkpoint"].open(run.checkpoints, about)
-    with writing as store, jax.set_mesh(mesh):
+    lock = run.alone() if main else contextlib.nullcontext()
+    with lock, writing as store, jax.set_mesh(mesh):
         state, done = resume(trainer, store, made["init"], tokenizer)
         with Log(
             directory,
@@ -289,8 +290,9 @@ def fit(config: ConfigDict, directory: Path) -> None:
             main=main,
         ) as log:
             if done < config.steps:
-                # Of an earlier step, scored by hand.
+                # Of an earlier step, scored by hand; of a start that is mended.
                 run.scores.unlink(missing_ok=True)
+                run.not_finite.unlink(missing_ok=True)
                 bad = BadRecords(
                     directory / "bad_records.jsonl", loader.bad_fraction, len(source)
                 )
@@ -347,14 +349,14 @@ def loop(
             if saves or samples:
                 # Before anything is kept, this very step must have been finite.
                 watch.settle()
+            if samples:  # first: a run that goes on from a checkpoint has its samples
+                evaluator.sample(step, state.evaluated, watch.log)
+                watch.restart()
             if saves:
                 store.save(step, state)
             if asked is not None:
                 store.wait()
                 raise Terminated(asked, step)
-            if samples:
-                evaluator.sample(step, state.evaluated, watch.log)
-                watch.restart()
     store.wait()
     return state
 

@@ -23,6 +23,8 @@ class Trained:
     config: ConfigDict
     tokenizer: Tokenizer
     mesh: Mesh
+    changed: tuple[str, ...] = ()
+    """What the command line sets to another value and that bears on the results."""
 
     @classmethod
     def open(cls, directory: str, options: command.Command) -> "Trained":
@@ -46,7 +48,9 @@ class Trained:
         named = {path.partition(".")[0] for path, _ in options.overrides}
         if "mesh" not in named:
             layout = layout.fitted(jax.device_count())
-        trained = cls(run, config, run.tokenizer(config), layout.mesh())
+        own = configs.load(run.directory / "config.json")
+        changed = configs.difference(own, config, harmless=("mesh", "evaluate.batch"))
+        trained = cls(run, config, run.tokenizer(config), layout.mesh(), tuple(changed))
         if "model" in named:
             trained._require_same_model()
         return trained

@@ -25,11 +25,12 @@ def map_named(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     )
 
 
-def select(patterns: tuple[str, ...], tree: Any) -> Any:
+def select(patterns: tuple[str, ...], tree: Any, *, option: str) -> Any:
     """True at the leaves whose name one of the patterns matches from its start.
 
     `select(("encoder",), tree)` selects `encoder` and everything below it; patterns
-    are regular expressions that must end at a name's end or before a `/`.
+    are regular expressions that must end at a name's end or before a `/`. `option` is
+    what the patterns were given in.
 
     Raises:
         ValueError: a pattern matches nothing, which is a misspelling.
@@ -39,7 +40,8 @@ def select(patterns: tuple[str, ...], tree: Any) -> Any:
         if not any(matches(pattern, name) for name in every):
             tops = sorted({"/".join(name.split("/")[:2]) for name in every})
             raise ValueError(
-                f"no parameter is named {pattern!r}; names begin with {', '.join(tops)}"
+                f"{option}: no parameter is named {pattern!r}; names begin with "
+                f"{', '.join(tops)}"
             )
     return map_named(
         lambda name, _: any(matches(pattern, name) for pattern in patterns), tree

@@ -17,7 +17,9 @@ from jaxtyping import Array
 from git_jax import checkpoint
 from git_jax.data import pipeline
 from git_jax.data.bad_records import BadRecords
+from git_jax.file import write
 from git_jax.log import Log
+from git_jax.run import Run
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,10 @@ def require_finite(
     ]
     if not wrong:
         return
-    path = store.directory.parent / "not_finite.json"
+    path = Run(store.directory.parent).not_finite
     values = {name: str(metrics[name]) for name in wrong}
     found = {"step": pending.step, **values, "records": pending.batch.ids}
-    path.write_text(json.dumps(found, indent=1) + "\n")
+    write(path, f"{json.dumps(found, indent=1)}\n".encode())
     store.wait()
     latest = store.latest()
     kept = "no checkpoint yet" if latest is None else f"the checkpoint of step {latest}"

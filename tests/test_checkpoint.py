@@ -226,7 +226,7 @@ def test_same_shapes_are_the_same_whatever_lies_in_them():
         require_same_shapes("here", state(), state(average=True))
 
 
-@pytest.mark.parametrize("field", ["every", "keep"])
+@pytest.mark.parametrize("field", ["every", "keep", "keep_period"])
 def test_no_checkpoints_are_refused(tmp_path, field):
     with pytest.raises(ValueError, match=f"checkpoint.{field}=0"):
         Checkpoints(**{field: 0}).open(tmp_path, ABOUT)

@@ -88,6 +88,7 @@ CONFIG = """
 
 PROGRAM = """
     import sys
+    import jax
     import numpy as np
     from absl import flags
     from git_jax import command, config
@@ -107,6 +108,8 @@ PROGRAM = """
             raise TypeError("a bug of ours")
         if fail == "library":
             np.stack([])
+        if fail == "compiled":
+            jax.jit(lambda x: x + np.zeros(3))(np.zeros(2))
         if fail == "interrupt":
             raise KeyboardInterrupt
         if fail == "code":
@@ -230,7 +233,7 @@ def test_what_a_user_did_is_one_line(shell: Any, arguments: Any, message: str) -
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("bug", ["bug", "library"])
+@pytest.mark.parametrize("bug", ["bug", "library", "compiled"])
 def test_a_bug_keeps_its_traceback(shell: Any, bug: str) -> None:
     done = shell(f"--fail={bug}")
     assert done.returncode == 1 and "Traceback" in done.stderr

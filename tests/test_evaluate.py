@@ -170,6 +170,27 @@ def test_a_run_of_eight_devices_is_scored_on_one(tmp_path: Path) -> None:
     assert scores["train"]["CIDEr"] > scores["train"]["CIDEr_constant"] > 0
 
 
+def test_other_ways_to_score_are_printed_and_not_kept(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(walls.run(), run)
+    kept = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    flag = "--config.evaluate.examples=2"
+    done = walls.shell("evaluate", f"--run={run}", flag)
+    assert json.loads(done.stdout)["train"]["examples"] == 2
+    assert "not kept in the run, as evaluate.examples: None -> 2" in done.stderr
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == kept
+
+
+@pytest.mark.parametrize("flags", [["--tokens"], ["--config.seed=1"]])
+def test_flags_that_would_do_nothing_are_refused(
+    pair: tuple[Path, Path], flags: list[str]
+) -> None:
+    files = (f"--predictions={pair[0]}", f"--references={pair[1]}")
+    given = [f"--run={walls.run()}"] if flags == ["--tokens"] else files
+    done = walls.shell("evaluate", *given, *flags)
+    assert done.returncode == 1 and "go" in done.stderr and not done.stdout
+
+
 @pytest.fixture(scope="module")
 def trained() -> Trained:
     """The run on one device: what is compiled for eight takes longer."""
@@ -191,7 +212,7 @@ def score(trained: Trained, to: Path, **changes: Any) -> dict[str, dict[str, flo
     """What `evaluator` scores; scores and predictions are kept in a folder."""
     shutil.copytree(walls.run(), to)
     found = evaluator(trained, **changes)
-    return found.score(trained.parameters(), Run(to), lambda _: None)
+    return found.score(trained.parameters(), Run(to), lambda _: None, step=4)
 
 
 def said(run: Path) -> dict[str, str]:

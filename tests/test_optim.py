@@ -187,7 +187,7 @@ def test_frozen_parameters_stay_and_have_no_moments(params):
     optimizer = AdamW(frozen=("encoder", "embed/word"), warmup=0)
     grads = list(gradients(params, 3))
     found, moments = follow(optimizer.transform(params, STEPS), params, grads)
-    held = tree.select(optimizer.frozen, params)
+    held = tree.select(optimizer.frozen, params, option="frozen")
     for name, stays, after, before in zip(
         tree.names(params), *map(jax.tree.leaves, (held, found, params)), strict=True
     ):

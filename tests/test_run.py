@@ -46,7 +46,10 @@ def finish(process):
 
 
 def train(directory):
-    return start("train", "--config=tests/tiny.py:scenes", f"--workdir={directory}")
+    often = "--config.evaluate.every=6"  # samples at steps that are saved as well
+    return start(
+        "train", "--config=tests/tiny.py:scenes", often, f"--workdir={directory}"
+    )
 
 
 def stop(process, directory, number, after):
@@ -103,6 +106,16 @@ def broken(directory, whole):
     return path
 
 
+def test_two_processes_do_not_train_in_one_directory(tmp_path):
+    run = Run(tmp_path)
+    with run.alone():
+        with pytest.raises(ValueError, match=f"--workdir={tmp_path} is being trained"):
+            with run.alone():
+                pass
+    with run.alone():
+        pass
+
+
 def state_of(directory):
     config = tiny.scenes()
     batch = tiny.batches(config, Run(directory).tokenizer(config), 1)[0]
@@ -124,7 +137,7 @@ def test_a_run_that_was_killed_and_stopped_ends_to_the_bit_as_one_that_was_not(
         for name in ("step", "loss", "gradient_norm", "caption_accuracy"):
             assert a[name] == b[name]
     assert [line["step"] for line in lines[0]] == list(range(1, STEPS + 1))
-    for name in ("tokenizer.model", "config.json", "scores.json"):
+    for name in ("tokenizer.model", "config.json", "scores.json", "samples.jsonl"):
         assert (whole / name).read_bytes() == (broken / name).read_bytes()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from git_jax import command, evaluate, train, tree
+from git_jax import command, train, tree
 from git_jax import config as configs
 from git_jax.checkpoint import Checkpoints
 from git_jax.config import build, spec
@@ -163,7 +163,7 @@ def trained(tmp_path_factory):
     """A finished run, not to be changed; `copy` gives one's own."""
     directory = tmp_path_factory.mktemp("runs") / "trained"
     with pytest.MonkeyPatch.context() as patch:
-        for module, name in ((train, "train_step"), (evaluate, "generate")):
+        for module, name in ((train, "train_step"), (writer, "generate")):
             once = chex.assert_max_traces(getattr(module, name), n=1)
             patch.setattr(module, name, once)
         fit(settings(), directory)
@@ -431,7 +431,8 @@ def test_a_run_of_other_words_is_refused(trained, again):
 
 def test_a_run_that_is_not_there_is_refused(trained, again, tokenizer):
     nowhere = Init(str(trained.with_name("nowhere")))
-    with pytest.raises(ValueError, match="--run=.*nowhere: there is no such folder"):
+    refused = "--config.init.run=.*nowhere: there is no such folder"
+    with pytest.raises(ValueError, match=refused):
         nowhere.start(again[0][0], ONE.mesh(), tokenizer)
 
 

@@ -21,7 +21,7 @@ NAMES = [
 
 
 def selected(*patterns):
-    held = jax.tree.leaves(tree.select(patterns, TREE))
+    held = jax.tree.leaves(tree.select(patterns, TREE, option="frozen"))
     return [name for name, picked in zip(NAMES, held, strict=True) if picked]
 
 

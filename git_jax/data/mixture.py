@@ -70,7 +70,7 @@ class Mixture(Lazy):
                 f"the mixture has no split {name!r}: name a source and its split, such "
                 f"as {', '.join(self.splits)}"
             )
-        return self.sources[source].split(split)
+        return Mixture({source: self.sources[source].split(split)}, {source: 1.0})
 
     def __len__(self) -> int:
         return int(self._ends[-1])

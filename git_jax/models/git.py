@@ -53,7 +53,8 @@ class Git(nn.Module):
 
         Args:
             batch: `frames`, `tokens` and, for clips of unequal length, `frame_valid`;
-                `tokens` may hold several consecutive rows for each picture.
+                `tokens` may hold several consecutive rows for each picture. Padding
+                stands behind a text, where none of its words can see it.
 
         Returns:
             `text` `[R T D]`, the decoder's vectors at the text, and `head`, which

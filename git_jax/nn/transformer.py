@@ -37,7 +37,7 @@ REMAT: dict[str, Any] = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-Remat = Literal["none", "dots", "full"]
+Remat = Literal["dots", "full"]
 
 
 class Memory(NamedTuple):
@@ -281,7 +281,7 @@ class Stack(nn.Module):
     Args:
         scan: compile one layer and loop over it; False writes the layers out, which
             compiles longer and gives the compiler more to fuse. The results are equal.
-        remat: what is kept for the backward pass, a name of `REMAT`, or all.
+        remat: what is kept for the backward pass, a name of `REMAT`; None: all.
         final_norm: a LayerNorm on what leaves the last layer.
     """
 
@@ -297,9 +297,15 @@ class Stack(nn.Module):
     std: float = 0.02
     final_norm: bool = False
     scan: bool = True
-    remat: Remat = "none"
+    remat: Remat | None = None
 
     def setup(self) -> None:
+        for name in ("width", "depth", "heads", "mlp"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"a transformer's {name} is {getattr(self, name)}; it must be at "
+                    f"least 1"
+                )
         self.layers = self.param("layers", self._init)
         if self.final_norm:
             self.norm_out = LayerNorm(self.epsilon)
@@ -338,7 +344,7 @@ class Stack(nn.Module):
 
     def _kept(self, body: Callable[..., Any], *, prevent_cse: bool = True) -> Any:
         """`body`, of which the backward pass keeps only what `remat` says."""
-        if self.remat == "none":
+        if self.remat is None:
             return body
         return jax.checkpoint(body, policy=REMAT[self.remat], prevent_cse=prevent_cse)
 

@@ -44,7 +44,7 @@ class ViT(nn.Module):
     std: float = 0.02
     position_std: float = 0.02
     scan: bool = True
-    remat: Remat = "none"
+    remat: Remat | None = None
 
     def setup(self) -> None:
         if self.patch < 1 or self.size % self.patch:

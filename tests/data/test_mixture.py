@@ -51,7 +51,9 @@ def test_a_mixture_is_its_sources_one_after_another() -> None:
 
 def test_a_mixture_has_the_splits_of_its_sources() -> None:
     assert mixed().splits == ("a/test", "a/other", "b/test", "b/other")
-    assert mixed().split("b/test") == Numbers(6, "test", True)
+    test = mixed().split("b/test")
+    assert test.sources == {"b": Numbers(6, "test", True)}
+    assert test[1]["id"].startswith("b/")  # no other source has a record of that name
     for name in ("test", "c/test", "a"):
         with pytest.raises(ValueError, match=f"no split '{name}'.*a/test"):
             mixed().split(name)
