@@ -10,10 +10,10 @@ run and renews its page; the second scores files, without a model. Both print JS
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -24,6 +24,7 @@ from git_jax import command, report
 from git_jax.config import build
 from git_jax.data import pipeline
 from git_jax.data.bad_records import Bad, summary
+from git_jax.data.reader import Task
 from git_jax.data.source import Excerpt, Record, Source
 from git_jax.data.tokenizer import Tokenizer
 from git_jax.decode.beam import Beam
@@ -33,6 +34,26 @@ from git_jax.run import Run
 from git_jax.tasks import caption as captions
 from git_jax.trained import Trained
 from git_jax.writer import Text, Writer, from_all_hosts, number
+
+
+class Scored(Task, Protocol):
+    """A task that says what is worth what; records are known by their id."""
+
+    def references(self, record: Record) -> Sequence[str]:
+        """What people say of a record."""
+        ...
+
+    def score(
+        self, predictions: Mapping[str, str], records: Sequence[Record]
+    ) -> dict[str, float]:
+        """Figures of all records together, by name."""
+        ...
+
+    def each(
+        self, predictions: Mapping[str, str], records: Sequence[Record]
+    ) -> dict[str, float]:
+        """One figure for each record, by id."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -82,7 +103,8 @@ class Evaluator:
             ValueError: a split that the source lacks, or texts too long for the model.
         """
         self._settings: Evaluation = made["evaluate"]
-        self._source, self._task = made["data"], made["task"]
+        self._source: Source = made["data"]
+        self._task: Scored = made["task"]
         self._loader: pipeline.Loader = made["loader"]
         self._tokenizer, model = tokenizer, made["model"]
         for split in self.splits:

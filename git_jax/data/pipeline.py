@@ -22,8 +22,8 @@ from git_jax.data import image as pictures
 from git_jax.data.bad_records import Bad, summary
 from git_jax.data.mixture import Part, parts
 from git_jax.data.order import ENDLESS, Order, check_seed, generator, order
-from git_jax.data.packing import pack_rows
 from git_jax.data.reader import Read, Reader, Task, Transform
+from git_jax.data.rows import pack_rows
 from git_jax.data.source import BadRecord, Record, Source
 from git_jax.data.tokenizer import Tokenizer
 

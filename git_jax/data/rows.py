@@ -8,7 +8,7 @@ import numpy as np
 from git_jax.data.tokenizer import Tokenizer
 
 
-class Packed(NamedTuple):
+class Rows(NamedTuple):
     """tokens i32, target bool, valid bool: each [R T]."""
 
     tokens: np.ndarray
@@ -20,7 +20,7 @@ def pack_rows(
     texts: Sequence[tuple[Sequence[int], Sequence[int]]],
     size: int,
     tokenizer: Tokenizer,
-) -> Packed:
+) -> Rows:
     """A row of T = size tokens for each (prefix, suffix), laid out for the loss.
 
     [7 8], [4 5 2] -> tokens [1 7 8 4 5 2 0]   bos 1, pad 0; the suffix ends with eos 2
@@ -33,7 +33,7 @@ def pack_rows(
     assert stop.max() <= size, (stop.max(), size)
     rows = [(bos + [*prefix, *suffix] + padding)[:size] for prefix, suffix in texts]
     position = np.arange(size)
-    return Packed(
+    return Rows(
         tokens=np.array(rows, np.int32),
         target=(start <= position) & (position < stop),
         valid=position < stop,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from git_jax.data.packing import pack_rows
+from git_jax.data.rows import pack_rows
 from git_jax.data.tokenizer import Bytes
 
 
