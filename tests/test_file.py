@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-from typing import Any
 
 import pytest
 
@@ -18,12 +17,10 @@ def test_a_write_that_is_cut_short_leaves_what_was_there(
     assert path.read_bytes() == b"second"
     assert os.listdir(path.parent) == [path.name]
 
-    def killed(self: pathlib.Path, data: Any) -> int:
-        with open(self, "wb") as file:
-            file.write(data[:3])
+    def killed(descriptor: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pathlib.Path, "write_bytes", killed)
+    monkeypatch.setattr(os, "fsync", killed)
     with pytest.raises(KeyboardInterrupt):
         write(path, b"third")
     assert path.read_bytes() == b"second"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from git_jax import command, train, tree
+from git_jax import command, train, tree, writer
 from git_jax import config as configs
 from git_jax.checkpoint import Checkpoints
 from git_jax.config import build, spec
