@@ -176,8 +176,8 @@ def _read(
         there = " and ".join(str(shape) for shape in shapes)
         raise ValueError(
             f"{where}: {name} has the shape {array.shape}, which does not make "
-            f"{' and '.join(row.parts)} {there}: the checkpoint is of another size than "
-            f"its config says"
+            f"{' and '.join(row.parts)} {there}: the checkpoint is of another size "
+            f"than its config says"
         ) from None
     return made
 

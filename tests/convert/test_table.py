@@ -114,5 +114,6 @@ def test_another_orientation_is_refused(theirs):
 
 
 def test_a_model_that_the_table_does_not_know(theirs):
+    more = SHAPES | {"more": {"bias": SHAPES["norm"]["scale"]}}
     with pytest.raises(AssertionError, match="more/bias"):
-        TABLE.read(theirs, SHAPES | {"more": {"bias": SHAPES["norm"]["scale"]}}, where="")
+        TABLE.read(theirs, more, where="there")
