@@ -14,7 +14,9 @@ class ViT(nn.Module):
     """Frames in, a class token (if any) and a token for each patch out.
 
     Frames may have any size: positions are those of `size`, interpolated to the grid of
-    patches that the picture has. The defaults are CLIP's ViT-B/16, GIT_B's encoder: a patch embedding without bias,
+    patches that the picture has.
+
+    The defaults are CLIP's ViT-B/16, GIT_B's encoder: a patch embedding without bias,
     a norm before the blocks and one on *every* token after them.
 
     Args:
