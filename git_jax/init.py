@@ -66,8 +66,9 @@ class Init:
         if fingerprint != tokenizer.fingerprint:
             raise ValueError(
                 f"init.run={directory} has other words: its tokenizer is "
-                f"{fingerprint}, this run's {tokenizer.fingerprint}. Take its kind of tokenizer, with "
-                f"--config.tokenizer.path naming the file in {other.directory}"
+                f"{fingerprint}, this run's {tokenizer.fingerprint}. Take its kind of "
+                f"tokenizer, with --config.tokenizer.path naming the file in "
+                f"{other.directory}"
             )
         checkpoint.require_same_shapes(f"init.run={directory}", found, params)
         return found
