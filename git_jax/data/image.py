@@ -200,11 +200,11 @@ class Resize:
     """The centre square, `size` pixels wide: how pictures are evaluated.
 
     The shorter side becomes `size`, the longer one int(size * long / short), and the
-    middle is cut out: CLIPImageProcessor of transformers, to the bit. The original
-    release, torchvision's Resize and CenterCrop, differs in one thing alone: of an odd
-    margin it leaves the smaller half before the square or, where that is odd (3, 7,
-    11 ...), the larger, and then shows a square one pixel further on. A picture of that
-    size already comes back as it is.
+    middle is cut out: CLIPImageProcessor of transformers, to the bit, save that strips
+    longer than 16 squares are cut first. Half of an odd margin is rounded down, as
+    there. torchvision's CenterCrop, which the original GIT was evaluated with, rounds
+    it to even: where the margin is 3, 7, 11 ... its square lies one pixel further on,
+    and in nothing else does it differ. A picture of that size comes back as it is.
     """
 
     size: int = 64

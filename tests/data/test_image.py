@@ -6,11 +6,13 @@ import struct
 import zlib
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from git_jax.data.image import BadPicture, Crop, Resize, decode
+from git_jax.nn.embed import CLIP_MEAN, CLIP_STD, normalise_pixels
 from tests.data.conftest import colours, encoded
 
 
@@ -279,6 +281,51 @@ def test_resize_is_the_middle_of_the_whole_resized_picture(seed: int) -> None:
     top, left = (tall - size) // 2, (wide - size) // 2
     expected = np.asarray(whole)[top : top + size, left : left + size]
     np.testing.assert_array_equal(Resize(size)(picture), expected)
+
+
+def test_torchvision_differs_by_one_pixel_where_a_margin_is_3_7_11() -> None:
+    for margin in range(24):
+        picture = colours(20, 20 + margin)
+        left = round(margin / 2)  # as CenterCrop there, half to even
+        further = int(margin % 4 == 3)
+        expected = picture[:, left - further : left - further + 20]
+        np.testing.assert_array_equal(Resize(20)(picture), expected)
+
+
+def plain(
+    picture: np.ndarray, height: int, width: int, filter: Image.Resampling
+) -> np.ndarray:
+    return np.asarray(Image.fromarray(picture).resize((width, height), filter))
+
+
+def test_the_filter_is_bicubic_or_bilinear() -> None:
+    picture = colours(40, 40)
+    for name in ("bicubic", "bilinear"):
+        expected = plain(picture, 16, 16, Image.Resampling[name.upper()])
+        np.testing.assert_array_equal(Resize(16, name)(picture), expected)
+        whole = Crop(16, (1.0, 1.0), name)
+        np.testing.assert_array_equal(whole(picture), expected)
+        drawn = whole(picture, np.random.default_rng(0))
+        np.testing.assert_array_equal(drawn, expected)
+    with pytest.raises(ValueError, match="filter='nearest' is none of bicubic, bili"):
+        Resize(16, "nearest")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [224, 75])
+def test_pixels_are_those_of_transformers(photos: pathlib.Path, size: int) -> None:
+    reason = "requirements-parity.txt is not installed"
+    transformers = pytest.importorskip("transformers", reason=reason)
+    theirs = transformers.CLIPImageProcessorPil(size=size, crop_size=size)
+    margins, files = set(), sorted((photos / "images").iterdir())
+    for file in files:
+        picture = decode(file)
+        height, width = picture.shape[:2]
+        margins.add(int(size * max(height, width) / min(height, width)) % 4)
+        expected = theirs(Image.open(file))["pixel_values"][0].transpose(1, 2, 0)
+        frames = jnp.asarray(Resize(size)(picture))[None, None]
+        ours = normalise_pixels(frames, CLIP_MEAN, CLIP_STD, "float32")[0, 0]
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5)
+    assert len(files) == 76 and len(margins) == 4
 
 
 def test_a_strip_is_cut_before_it_is_enlarged() -> None:
