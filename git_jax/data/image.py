@@ -1,4 +1,4 @@
-"""Pictures: bytes to pixels, and pixels to the square that a model sees.
+"""Pictures: bytes to pixels, and pixels to the square or shape that a model sees.
 
 Pixels are np.uint8 [h w 3] and stay so until they are on the device. Interpolation is
 Pillow's, whose filters widen when they shrink a picture (antialias), as CLIP and GIT
@@ -26,7 +26,7 @@ class BadPicture(ValueError):
     """A picture that cannot be read: `reason` is a countable category.
 
     Reasons: "missing file", "empty file", "not an image", "truncated image", "broken
-    image", "decompression bomb", "unknown pixels", "frames differ".
+    image", "decompression bomb", "unknown pixels", "frames differ", "too narrow".
     """
 
     def __init__(self, reason: str, detail: str):
@@ -211,7 +211,7 @@ class Resize:
     filter: Filter = "bicubic"
 
     def __post_init__(self) -> None:
-        _check(self.size, self.filter)
+        _check(self.filter, size=self.size)
 
     def __call__(
         self, picture: np.ndarray, rng: np.random.Generator | None = None
@@ -251,7 +251,7 @@ class Crop:
     filter: Filter = "bicubic"
 
     def __post_init__(self) -> None:
-        _check(self.size, self.filter)
+        _check(self.filter, size=self.size)
         low, high = self.scale
         if not 0 < low <= high <= 1:
             raise ValueError(
@@ -292,12 +292,74 @@ class Crop:
         return (height - side) // 2, (width - side) // 2, side
 
 
-def _check(size: int, filter: str) -> None:
-    if not 1 <= size <= 2**14:
+@dataclasses.dataclass(frozen=True)
+class Within:
+    """The whole picture, its aspect kept: what the original GIT answers questions of.
+
+    The shorter side becomes `short`, unless the longer one would then exceed `long`:
+    then the longer one becomes `long`, save that both are rounded as in that release
+    (`MinMaxResizeForTest` of its inference.py, which takes 480 and 640 for GIT_B and
+    420 and 560 for GIT_L). A picture of 640 x 427 stays, as does one of 640 x 480.
+
+    Its pictures have unequal shapes, which no batch of the loader holds: `size` raises
+    ValueError. To caption, those of one shape can share a batch.
+    """
+
+    short: int = 480
+    long: int = 640
+    filter: Filter = "bicubic"
+
+    def __post_init__(self) -> None:
+        _check(self.filter, short=self.short, long=self.long)
+        if self.long < self.short:
+            raise ValueError(
+                f"long={self.long} is less than short={self.short}: exchange them"
+            )
+
+    @property
+    def size(self) -> int:
         raise ValueError(
-            f"size={size} is no width of a picture: it must be at least 1 and at most "
-            f"{2**14:,}"
+            f"{self} keeps the aspect of each picture, so that a batch of the loader "
+            "has no one shape: train and evaluate with --config.loader.image=Crop or "
+            "=Resize, and keep the aspect where single pictures are captioned"
         )
+
+    def __call__(
+        self, picture: np.ndarray, rng: np.random.Generator | None = None
+    ) -> np.ndarray:
+        """u8 [h w 3] -> u8 of another [h w 3]. `rng` is not used.
+
+        Raises BadPicture for a strip of which no width would be left.
+        """
+        height, width = picture.shape[:2]
+        short, long = min(height, width), max(height, width)
+        side = self.short
+        if side * long / short > self.long:
+            side = round(self.long * short / long)
+        if side == 0:
+            raise BadPicture(
+                "too narrow",
+                f"of {width} x {height} no width is left when the long side becomes "
+                f"{self.long}: cut a part out",
+            )
+        tall, wide = int(side * height / short), int(side * width / short)
+        return _scaled(picture, tall, wide, self.filter)
+
+    def video(
+        self, frames: Sequence[np.ndarray], rng: np.random.Generator | None = None
+    ) -> list[np.ndarray]:
+        """F pictures of one size -> F pictures of one other size."""
+        _check_one_size(frames)
+        return [self(frame) for frame in frames]
+
+
+def _check(filter: str, **sides: int) -> None:
+    for name, side in sides.items():
+        if not 1 <= side <= 2**14:
+            raise ValueError(
+                f"{name}={side} is no width of a picture: it must be at least 1 and at "
+                f"most {2**14:,}"
+            )
     if filter not in _FILTERS:
         raise ValueError(f"filter={filter!r} is none of {', '.join(_FILTERS)}")
 

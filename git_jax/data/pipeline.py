@@ -85,7 +85,8 @@ class Loader:
     captions      G, texts of a picture in one batch
     frames        F, frames of a row: a longer clip is sampled evenly, a shorter one
                   filled up with black; where F is 1, a clip is a bad record
-    image         what makes squares of pictures: Crop or Resize
+    image         what makes squares of pictures: Crop or Resize; not Within, whose
+                  pictures differ in shape
     threads       make whole batches ahead, each its own
     prefetch      batches that may lie ready; 0 makes each when it is asked for
     workers       processes beside this one, each with `threads`, 0 for none; they need

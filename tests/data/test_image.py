@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from git_jax.data.image import BadPicture, Crop, Resize, decode
+from git_jax.data.image import BadPicture, Crop, Resize, Within, decode
 from git_jax.nn.embed import CLIP_MEAN, CLIP_STD, normalise_pixels
 from tests.data.conftest import colours, encoded
 
@@ -386,13 +386,76 @@ def test_one_crop_for_all_frames() -> None:
     np.testing.assert_array_equal(first, one)
 
 
-@pytest.mark.parametrize("transform", [Crop(8), Resize(8)])
+@pytest.mark.parametrize("transform", [Crop(8), Resize(8), Within(8, 9)])
 def test_frames_of_two_sizes_are_refused(transform: Crop | Resize) -> None:
     with pytest.raises(BadPicture, match="frames differ"):
         transform.video([colours(9, 9), colours(9, 10)], np.random.default_rng(0))
 
 
+# Whole pictures ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [
+        ((480, 640), (480, 640)),
+        ((427, 640), (427, 640)),
+        ((640, 427), (640, 427)),
+        ((500, 500), (480, 480)),
+        ((100, 120), (480, 576)),  # enlarged
+        ((600, 800), (480, 640)),
+        ((601, 800), (480, 638)),  # 638.9 rounded down
+        ((1080, 1920), (360, 640)),
+        ((100, 300), (213, 639)),  # 213.3
+        ((100, 301), (213, 641)),  # 212.6: the release exceeds its own limit by one
+    ],
+)
+def test_within_has_the_shapes_of_the_release(
+    given: tuple[int, int], seen: tuple[int, int]
+) -> None:
+    for turn in (1, -1):
+        picture = colours(*given[::turn])
+        assert Within()(picture).shape == (*seen[::turn], 3)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_within_is_the_whole_picture_resized(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    height, width = (int(n) for n in rng.integers((8, 8), (200, 200)))
+    picture = colours(height, width, seed)
+    # The larger scale of two: to a short side of 42, or to a long side of 56.
+    scale = min(42 / min(height, width), 56 / max(height, width))
+    short = round(scale * min(height, width))
+    tall, wide = (int(short * n / min(height, width)) for n in (height, width))
+    assert max(tall, wide) <= 56 + max(height, width) / min(height, width)
+    expected = plain(picture, tall, wide, Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(Within(42, 56)(picture), expected)
+
+
+def test_within_leaves_what_fits_and_treats_a_clip_alike() -> None:
+    picture = colours(42, 50)
+    assert Within(42, 56)(picture) is picture
+    frames = Within(21, 28).video([picture] * 3, np.random.default_rng(0))
+    assert [frame.shape for frame in frames] == [(21, 25, 3)] * 3
+
+
+def test_a_strip_without_width_is_a_bad_picture() -> None:
+    with pytest.raises(BadPicture, match="too narrow: of 3000 x 1 no width is left"):
+        Within()(np.zeros((1, 3000, 3), np.uint8))
+    assert Within()(np.zeros((1000, 1, 3), np.uint8)).shape == (1000, 1, 3)
+
+
+def test_within_has_no_one_size() -> None:
+    with pytest.raises(ValueError, match="no one shape: .*--config.loader.image=Crop"):
+        _ = Within().size
+
+
 def test_fields_are_checked() -> None:
+    for wrong in ((0, 640), (480, 0), (480, 2**15)):
+        with pytest.raises(ValueError, match="is no width of a picture"):
+            Within(*wrong)
+    with pytest.raises(ValueError, match="long=480 is less than short=640"):
+        Within(640, 480)
     with pytest.raises(ValueError, match="size=0"):
         Resize(0)
     with pytest.raises(ValueError, match=r"scale=\(0.9, 0.8\)"):

@@ -16,7 +16,7 @@ import pytest
 from git_jax.data import pipeline
 from git_jax.data.bad_records import Bad
 from git_jax.data.folder import Folder
-from git_jax.data.image import Crop
+from git_jax.data.image import Crop, Within
 from git_jax.data.mixture import Mixture
 from git_jax.data.pipeline import Batch, Loader
 from git_jax.data.scenes import Scenes
@@ -336,6 +336,17 @@ def test_unreadable_pictures(folder: FolderMaker, picture: bytes, reason: str) -
     assert batch.ids == [record["id"] for record in batch.records] == ["good.png"]
     assert not batch.arrays["frames"][1].any()
     assert [(one.id, one.reason) for one in batch.bad] == [("bad.png", reason)]
+
+
+def test_pictures_of_unequal_shapes_are_refused() -> None:
+    loader = dataclasses.replace(NOW, image=Within(8, 12))
+    with pytest.raises(ValueError, match="no one shape: train and evaluate with"):
+        loader.shapes(4)
+    for batch in (1, 4):
+        with pytest.raises(ValueError, match="has no one shape"):
+            train(Drawn(4), 1, loader, batch=batch)
+        with pytest.raises(ValueError, match="has no one shape"):
+            list(loader.evaluation(Drawn(4), SAY, Bytes(), batch=batch))
 
 
 def test_a_set_without_a_readable_record_is_refused_first() -> None:
