@@ -53,6 +53,14 @@ VISION_DEFAULTS: dict[str, Any] = {
     "initializer_range": 0.02,
 }
 
+VIT_DEFAULTS: dict[str, Any] = VISION_DEFAULTS | {
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "attention_probs_dropout_prob": 0.0,
+    "hidden_dropout_prob": 0.0,
+    "qkv_bias": True,
+}
+
 
 def git(given: Mapping[str, Any], *, where: str) -> Node:
     """The model that a `config.json` of `GitForCausalLM` describes.
@@ -131,6 +139,19 @@ def clip(given: Mapping[str, Any], *, where: str) -> Node:
         epsilon=float(held["layer_norm_eps"]),
         std=float(held["initializer_range"]),
     )
+
+
+def vit(given: Mapping[str, Any], *, where: str) -> Node:
+    """The encoder that a config of `ViTModel` describes."""
+    held = VIT_DEFAULTS | dict(given)
+    if not held["qkv_bias"]:
+        raise ValueError(f"{where}: qkv_bias is false; attention here has biases")
+    for dropout in ("attention_probs_dropout_prob", "hidden_dropout_prob"):
+        if held[dropout]:
+            raise ValueError(f"{where}: {dropout} is {held[dropout]}, not 0")
+    tower = clip(held, where=where)
+    tower.patch_bias, tower.norm_before = True, False
+    return tower
 
 
 def config_of(model: Git) -> dict[str, Any]:
