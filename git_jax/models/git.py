@@ -18,13 +18,15 @@ class Git(nn.Module):
     """An image encoder, a projection, and one transformer over image and text.
 
     Args:
-        encoder: frames `[B F h w 3]` to tokens `[B F N D']`.
+        encoder: frames `[B F h w 3]` to tokens `[B F N D']`, whose width it names
+            `width`.
         embed: words to vectors and back.
         decoder: the transformer; its width is that of `embed`.
         frames: the most frames of a clip; more than one gives each frame a learned
             embedding, added before the projection (section 3.3 of the paper).
         dtype: type of all arrays but parameters, norms, softmax and loss.
         pixel_mean, pixel_std: of the pixels, per channel.
+        epsilon: of the LayerNorm behind the projection.
     """
 
     encoder: nn.Module
@@ -34,6 +36,7 @@ class Git(nn.Module):
     dtype: Literal["float32", "bfloat16"] = "float32"
     pixel_mean: tuple[float, ...] = embed.CLIP_MEAN
     pixel_std: tuple[float, ...] = embed.CLIP_STD
+    epsilon: float = 1e-5
 
     def setup(self) -> None:
         width = self.decoder.width
@@ -43,7 +46,7 @@ class Git(nn.Module):
                 f"and image meet at one width"
             )
         self.project = Linear((width,), std=self.decoder.std)
-        self.project_norm = LayerNorm(1e-5)
+        self.project_norm = LayerNorm(self.epsilon)
         if self.frames > 1:
             shape = (self.frames, self.encoder.width)
             self.temporal = self.param("temporal", nn.initializers.zeros, shape)

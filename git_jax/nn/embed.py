@@ -5,6 +5,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from git_jax import sharding
@@ -30,7 +31,8 @@ def normalise_pixels(
 class PatchEmbed(nn.Module):
     """Cuts pictures into patches and maps each to a vector; rows of patches first.
 
-    A convolution whose stride is its size, written as one matrix product.
+    A convolution whose stride is its size, written as one matrix product. Pixels at the
+    right and at the bottom that fill no patch are not seen, as by that convolution.
     """
 
     width: int
@@ -42,20 +44,51 @@ class PatchEmbed(nn.Module):
     def __call__(self, frames: Float[Array, "B h w c"]) -> Float[Array, "B N D"]:
         rows, high, wide, channels = frames.shape
         p = self.patch
-        if high % p or wide % p:
+        if high < p or wide < p:
             raise ValueError(
-                f"a picture of {high} x {wide} pixels cannot be cut into patches of "
-                f"{p}; use sizes divisible by {p}"
+                f"a picture of {high} x {wide} pixels holds no patch of {p} x {p}; "
+                f"use larger pictures or smaller patches"
             )
         kernel = self.param(
             "kernel", nn.initializers.normal(self.std), (p, p, channels, self.width)
         ).astype(frames.dtype)
-        patches = frames.reshape(rows, high // p, p, wide // p, p, channels)
+        whole = frames[:, : high // p * p, : wide // p * p]
+        patches = whole.reshape(rows, high // p, p, wide // p, p, channels)
         tokens = jnp.einsum("bhpwqc,pqcd->bhwd", patches, kernel)
         if self.bias:
             bias = self.param("bias", nn.initializers.zeros, (self.width,))
             tokens += bias.astype(frames.dtype)
         return tokens.reshape(rows, -1, self.width)
+
+
+def resample(
+    grid: Float[Array, "h w D"], high: int, wide: int
+) -> Float[Array, "h2 w2 D"]:
+    """A grid of vectors, such as the positions of patches, at another size.
+
+    Bicubic interpolation as torch has it for `mode="bicubic", align_corners=False`,
+    with which CLIP's, GIT's and ViT's positions are fitted to pictures of other sizes:
+    cubics with a = -0.75 (jax.image has -0.5), edges repeated, no antialias.
+    """
+    if grid.shape[:2] == (high, wide):
+        return grid
+    down, across = (_cubic(*s) for s in zip((high, wide), grid.shape, strict=False))
+    return jnp.einsum("ih,jw,hwd->ijd", down, across, grid)
+
+
+def _cubic(out: int, size: int) -> np.ndarray:
+    """Weights of `size` points in each of `out` points between them, `[out size]`."""
+    a = -0.75
+    centre = (np.arange(out) + 0.5) * (size / out) - 0.5
+    near = np.floor(centre).astype(int)
+    weights = np.zeros((out, size))
+    for tap in range(-1, 3):
+        x = np.abs(centre - near - tap)
+        inner = ((a + 2) * x - (a + 3)) * x * x + 1
+        outer = a * (((x - 5) * x + 8) * x - 4)
+        column = np.clip(near + tap, 0, size - 1)
+        np.add.at(weights, (np.arange(out), column), np.where(x <= 1, inner, outer))
+    return weights.astype(np.float32)
 
 
 class ConvStem(nn.Module):

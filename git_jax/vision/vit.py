@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from git_jax import sharding
+from git_jax.nn import embed
 from git_jax.nn.embed import ConvStem, PatchEmbed
 from git_jax.nn.transformer import Activation, LayerNorm, Remat, Stack
 
@@ -12,11 +13,15 @@ from git_jax.nn.transformer import Activation, LayerNorm, Remat, Stack
 class ViT(nn.Module):
     """Frames in, a class token (if any) and a token for each patch out.
 
+    Frames may have any size: positions are those of `size`, interpolated to the grid of
+    patches that the picture has.
+
     The defaults are CLIP's ViT-B/16, GIT_B's encoder: a patch embedding without bias,
     a norm before the blocks and one on *every* token after them.
 
     Args:
-        size: side of the square pictures, in pixels.
+        size: side, in pixels, of the square pictures that have a learned position for
+            each patch.
         patch: side of a patch, in pixels.
         stem: widths of convolutions that halve the picture before it is cut, see
             `ConvStem`; the published models have none.
@@ -90,18 +95,21 @@ class ViT(nn.Module):
     def __call__(self, frames: Float[Array, "B F h w 3"]) -> Float[Array, "B F N D"]:
         """Encodes each frame on its own."""
         batch, count, high, wide, _ = frames.shape
-        if (high, wide) != (self.size, self.size):
-            raise ValueError(
-                f"the encoder is made for {self.size} x {self.size} pixels and got "
-                f"{high} x {wide}; set the loader's image size or model.encoder.size"
-            )
         x = frames.reshape(batch * count, high, wide, 3)
         x = self.patches(self.stem_block(x) if self.stem else x)
         if self.class_token:
             cls = jnp.broadcast_to(self.cls.astype(x.dtype), (len(x), 1, self.width))
             x = jnp.concatenate([cls, x], axis=1)
-        x = sharding.constrain(x + self.position.astype(x.dtype), "B T D")
+        position = self._position(high // self.patch, wide // self.patch)
+        x = sharding.constrain(x + position.astype(x.dtype), "B T D")
         if self.norm_before:
             x = self.norm_in(x)
         x = self.stack(x)
         return x.reshape(batch, count, *x.shape[1:])
+
+    def _position(self, high: int, wide: int) -> Float[Array, "N D"]:
+        """Positions of the class token, if any, and of a grid of patches."""
+        side = self.size // self.patch
+        first, rest = jnp.split(self.position, [int(self.class_token)])
+        grid = embed.resample(rest.reshape(side, side, self.width), high, wide)
+        return jnp.concatenate([first, grid.reshape(-1, self.width)])

@@ -14,6 +14,7 @@ from git_jax.nn.embed import (
     TextEmbed,
     logits,
     normalise_pixels,
+    resample,
 )
 
 RNG = np.random.default_rng(0)
@@ -50,10 +51,40 @@ def test_patches_are_a_convolution_whose_stride_is_its_size(bias):
     np.testing.assert_allclose(found, plain, atol=1e-5)
 
 
-def test_a_picture_that_patches_do_not_fill_is_refused():
+def test_what_fills_no_patch_is_not_seen():
     module = PatchEmbed(width=5, patch=4)
-    with pytest.raises(ValueError, match="6 x 8 pixels.*patches of 4"):
-        module.init(jax.random.key(0), jnp.zeros((1, 6, 8, 3)))
+    frames = jnp.array(RNG.normal(size=(1, 10, 8, 3)), jnp.float32)
+    params = module.init(jax.random.key(0), frames)
+    whole = module.apply(params, frames)
+    np.testing.assert_array_equal(whole, module.apply(params, frames[:, :8]))
+    with pytest.raises(ValueError, match="3 x 8 pixels holds no patch of 4 x 4"):
+        module.init(jax.random.key(0), jnp.zeros((1, 3, 8, 3)))
+
+
+def test_a_resampled_grid_goes_through_its_points():
+    """Three times as fine, every third point is a point that was there."""
+    grid = jnp.array(RNG.normal(size=(4, 5, 2)), jnp.float32)
+    fine = resample(grid, 12, 15)
+    np.testing.assert_allclose(fine[1::3, 1::3], grid, atol=1e-6)
+    flat = resample(jnp.full((4, 5, 2), 3.0), 7, 3)
+    np.testing.assert_allclose(flat, np.full((7, 3, 2), 3), rtol=1e-6)
+    assert resample(grid, 4, 5) is grid
+
+
+@pytest.mark.parametrize("sizes", [(5, 7), (14, 14), (3, 20)])
+def test_resampled_grids_are_torchs(sizes):
+    torch = pytest.importorskip(
+        "torch", reason="requirements-parity.txt is not installed"
+    )
+    grid = RNG.normal(size=(8, 6, 4)).astype(np.float32)
+    there = torch.nn.functional.interpolate(
+        torch.tensor(grid).permute(2, 0, 1)[None],
+        size=sizes,
+        mode="bicubic",
+        align_corners=False,
+    )
+    here = resample(jnp.array(grid), *sizes)
+    np.testing.assert_allclose(here, there[0].permute(1, 2, 0).numpy(), atol=1e-5)
 
 
 def test_a_stem_halves_the_picture_and_sees_only_what_is_near():
