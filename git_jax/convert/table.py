@@ -46,6 +46,14 @@ CONVOLUTION = Form(
 FLAT = Form(lambda array, shape: array.reshape(shape), lambda array: array.reshape(-1))
 
 
+def boxed(dimensions: int) -> Form:
+    """An array that has `dimensions` dimensions of one in front, there."""
+    return Form(
+        lambda array, shape: array.reshape(shape),
+        lambda array: array.reshape((1,) * dimensions + array.shape),
+    )
+
+
 def linear(inputs: int = 1) -> Form:
     """torch's Linear, `[out in]`, whose first `inputs` dimensions here are its input.
 
@@ -80,6 +88,64 @@ class Row:
     @property
     def parts(self) -> tuple[str, ...]:
         return (self.ours,) if isinstance(self.ours, str) else self.ours
+
+
+def dense(theirs: str, ours: str, *, inputs: int = 1) -> list[Row]:
+    """Kernel and bias of a linear map."""
+    return [
+        Row(f"{theirs}.weight", f"{ours}/kernel", linear(inputs)),
+        Row(f"{theirs}.bias", f"{ours}/bias", FLAT),
+    ]
+
+
+def norm(theirs: str, ours: str) -> list[Row]:
+    """Scale and bias of a LayerNorm."""
+    return [
+        Row(f"{theirs}.weight", f"{ours}/scale"),
+        Row(f"{theirs}.bias", f"{ours}/bias"),
+    ]
+
+
+def layers(
+    theirs: str,
+    ours: str,
+    *,
+    query: str = "",
+    key: str = "",
+    value: str = "",
+    joined: str = "",
+    out: str,
+    attention_norm: str,
+    up: str,
+    down: str,
+    ffn_norm: str,
+) -> list[Row]:
+    """A transformer's layers, from what its parts are called there, below `theirs`.
+
+    Where query, key and value lie in one array, `joined` is the beginning of its name.
+    """
+    heads = ("attention/query", "attention/key", "attention/value")
+    if joined:
+        kernels = tuple(f"{ours}{head}/kernel" for head in heads)
+        biases = tuple(f"{ours}{head}/bias" for head in heads)
+        rows = [
+            Row(f"{theirs}{joined}weight", kernels, linear()),
+            Row(f"{theirs}{joined}bias", biases, FLAT),
+        ]
+    else:
+        rows = [
+            row
+            for name, head in zip((query, key, value), heads, strict=True)
+            for row in dense(theirs + name, ours + head)
+        ]
+    return [
+        *rows,
+        *dense(theirs + out, f"{ours}attention/out", inputs=2),
+        *norm(theirs + attention_norm, f"{ours}attention_norm"),
+        *dense(theirs + up, f"{ours}ffn/up"),
+        *dense(theirs + down, f"{ours}ffn/down"),
+        *norm(theirs + ffn_norm, f"{ours}ffn_norm"),
+    ]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,233 @@
+"""GIT is the reference's GIT: forward, loss and every gradient, with random weights.
+
+`GitForCausalLM` of transformers runs live. Weights and inputs are drawn afresh from a
+seed, all of them, so that no bias or scale is hidden by its first value.
+"""
+
+import functools
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from git_jax import losses, tree
+from git_jax.config import build
+from git_jax.convert import git, huggingface
+from git_jax.nn import embed
+
+torch = pytest.importorskip("torch", reason="requirements-parity.txt is not installed")
+transformers = pytest.importorskip(
+    "transformers", reason="requirements-parity.txt is not installed"
+)
+
+TINY = dict(
+    vocab_size=97,
+    hidden_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=40,
+    max_position_embeddings=20,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+    vision_config=dict(
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+    ),
+)
+# Heads, patch, depth and size that no default has; six frames; another activation.
+ODD = dict(
+    vocab_size=61,
+    hidden_size=35,
+    num_hidden_layers=3,
+    num_attention_heads=5,
+    intermediate_size=33,
+    max_position_embeddings=17,
+    hidden_act="gelu_new",
+    layer_norm_eps=1e-6,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+    num_image_with_embedding=6,
+    vision_config=dict(
+        hidden_size=21,
+        intermediate_size=19,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        image_size=35,
+        patch_size=7,
+        hidden_act="gelu",
+        layer_norm_eps=1e-4,
+    ),
+)
+TIED = TINY | dict(tie_word_embeddings=True)
+CONFIGS = {"tiny": TINY, "odd": ODD, "tied": TIED}
+
+
+def drawn(module, seed):
+    """Every parameter drawn anew, small enough that activations keep their size."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            matrix = parameter.dim() > 1 and "embed" not in name
+            scale = parameter[0].numel() ** -0.5 if matrix else 0.3
+            one = 1.0 if name.lower().endswith(("norm.weight", "norm1.weight")) else 0.0
+            parameter.copy_(one + scale * noise)
+    return module
+
+
+@functools.cache
+def pair(name, seed=0):
+    """A model there and the same one here."""
+    config = transformers.GitConfig(**CONFIGS[name])
+    there = drawn(transformers.GitForCausalLM(config), seed).eval()
+    model = build(huggingface.git(config.to_dict(), where=name))
+    theirs = {k: v.detach().numpy() for k, v in there.state_dict().items()}
+    if model.embed.tied:
+        theirs = git.without_tied_head(theirs, git.HUGGINGFACE_HEAD, where=name)
+    size = model.encoder.size
+    batch = {
+        "frames": jnp.zeros((1, 1, size, size, 3)),
+        "tokens": jnp.zeros((1, 3), jnp.int32),
+    }
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
+    table = git.huggingface(model)
+    params = table.read(theirs, shapes, where=name)
+    return SimpleNamespace(
+        there=there, model=model, params=params, table=table, theirs=theirs
+    )
+
+
+def inputs(made, *, frames=1, size=None, rows=3, length=9, seed=1):
+    """Random pictures, normalised, and texts of different lengths, padded behind."""
+    rng = np.random.default_rng(seed)
+    high, wide = size or (made.model.encoder.size,) * 2
+    lengths = rng.integers(3, length + 1, rows)
+    lengths[0] = length
+    valid = np.arange(length) < lengths[:, None]
+    words = rng.integers(3, made.model.embed.vocabulary, (rows, length))
+    return {
+        "frames": rng.normal(size=(rows, frames, high, wide, 3)).astype(np.float32),
+        "tokens": np.where(valid, words, 0).astype(np.int32),
+        "valid": valid,
+        "target": valid & (np.arange(length) > 0),
+    }
+
+
+def there(made, batch, **more):
+    """The reference on a batch."""
+    pixels = torch.tensor(batch["frames"]).permute(0, 1, 4, 2, 3)
+    if made.model.frames == 1:
+        pixels = pixels[:, 0]
+    return made.there(
+        input_ids=torch.tensor(batch["tokens"]).long(),
+        attention_mask=torch.tensor(batch["valid"]).long(),
+        pixel_values=pixels,
+        **more,
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def logits(model, params, batch):
+    outputs = model.apply({"params": params}, batch)
+    return embed.logits(outputs["text"], outputs["head"])
+
+
+@pytest.mark.parametrize(
+    "name, frames, size",
+    [
+        ("tiny", 1, None),
+        ("tied", 1, None),
+        ("odd", 6, None),
+        ("odd", 2, None),
+        ("tiny", 1, (48, 24)),
+        ("tiny", 1, (24, 24)),
+        ("odd", 3, (28, 49)),
+    ],
+)
+def test_the_same_logits(name, frames, size):
+    made = pair(name)
+    batch = inputs(made, frames=frames, size=size)
+    more = {"interpolate_pos_encoding": True} if size else {}
+    with torch.no_grad():
+        want = there(made, batch, **more).logits[:, -batch["tokens"].shape[1] :].numpy()
+    found = logits(made.model, made.params, batch)
+    valid = batch["valid"]
+    assert np.ptp(want[valid]) > 1  # or equality would mean little
+    np.testing.assert_allclose(found[valid], want[valid], atol=1e-4, rtol=0)
+
+
+def labelled(made, batch):
+    """Loss of the reference, and its gradients by our names."""
+    labels = np.where(batch["target"], batch["tokens"], -100)
+    made.there.zero_grad()
+    loss = there(made, batch, labels=torch.tensor(labels).long()).loss
+    loss.backward()
+    gradients = {
+        name: np.zeros(value.shape, np.float32)
+        if value.grad is None
+        else value.grad.numpy().copy()
+        for name, value in made.there.named_parameters()
+        if name in made.theirs
+    }
+    return float(loss.detach()), made.table.read(gradients, made.params, where="grads")
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def ours(model, params, batch):
+    loss = losses.Caption(smoothing=0.0)
+
+    def mean(params):
+        outputs = model.apply({"params": params}, batch)
+        parts = {"caption": loss}
+        return losses.total(parts, outputs, batch, {"caption": loss.weight(batch)})[0]
+
+    return jax.value_and_grad(mean)(params)
+
+
+@pytest.mark.parametrize("name, frames", [("tiny", 1), ("odd", 6), ("tied", 1)])
+def test_the_same_loss_and_gradients(name, frames):
+    """Key biases move every score of a query alike: their gradient is truly zero."""
+    made = pair(name)
+    batch = inputs(made, frames=frames)
+    loss_there, gradients_there = labelled(made, batch)
+    loss, gradients = ours(made.model, made.params, batch)
+    assert abs(float(loss) - loss_there) < 1e-5
+    whole = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(gradients)))
+    for key, here, want in zip(
+        tree.names(gradients), *map(jax.tree.leaves, (gradients, gradients_there))
+    ):
+        norm = np.linalg.norm
+        if key.endswith("attention/key/bias"):
+            assert norm(here) < 1e-6 * whole, key
+            assert norm(want) < 1e-6 * whole, key
+        else:
+            assert norm(want) > 0, key
+            assert norm(here - want) < 1e-4 * norm(want), key
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_round_trip_is_the_identity(name):
+    made = pair(name)
+    again = made.table.write(made.params)
+    assert again.keys() == made.theirs.keys()
+    for key, array in made.theirs.items():
+        np.testing.assert_array_equal(again[key], array, err_msg=key)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_round_trip_of_the_config(name):
+    made = pair(name)
+    again = transformers.GitConfig(**huggingface.config_of(made.model))
+    ids = ("pad_token_id", "bos_token_id", "eos_token_id")  # they are the tokenizer's
+    there, here = (c.to_dict() for c in (made.there.config, again))
+    differ = {k for k in there.keys() | here.keys() if there.get(k) != here.get(k)}
+    assert differ <= {*ids, "architectures", "dtype", "hidden_act"}
+    assert huggingface.git(here, where="again") == huggingface.git(there, where="there")
