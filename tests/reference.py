@@ -39,3 +39,10 @@ def assert_same_gradients(found, want):
         else:
             assert norm(there) > 0, key
             assert norm(here - there) < 1e-4 * norm(there), key
+
+
+def assert_same_arrays(found, want):
+    """Under the same names, to the bit."""
+    assert found.keys() == want.keys()
+    for name, array in want.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
