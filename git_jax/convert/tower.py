@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from git_jax.config import Node
-from git_jax.convert import huggingface, vit
+from git_jax.convert import huggingface, swin, vit
 from git_jax.convert.table import Table
 from git_jax.nn.embed import CLIP_MEAN, CLIP_STD
 
@@ -61,6 +61,12 @@ _VIT = Tower(
     HALF,
     HALF,
 )
+_SWIN = Tower(
+    huggingface.swin,
+    swin.huggingface,
+    "embeddings.patch_embeddings.projection.weight",
+    (r"(classifier|decoder)\..*",),
+)
 
 # By the `model_type` of a `config.json`.
 KINDS: Mapping[str, Tower] = {
@@ -68,4 +74,5 @@ KINDS: Mapping[str, Tower] = {
     "clip_vision_model": _CLIP,
     "git_vision_model": _CLIP,
     "vit": _VIT,
+    "swin": _SWIN,
 }
