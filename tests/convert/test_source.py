@@ -3,22 +3,16 @@
 Directories are made by transformers itself, with random weights.
 """
 
-import json
-import shutil
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from git_jax import config as configs
 from git_jax.config import build
 from git_jax.convert import source, target
-from git_jax.convert.weights import opened, save
+from git_jax.convert.weights import opened
 from git_jax.nn import embed
-from tests import walls
 from tests.convert.test_git import CONFIGS
 from tests.reference import assert_same_arrays, drawn, torch
 
