@@ -14,7 +14,6 @@ import numpy as np
 def sampled(frames: Sequence[Any], count: int) -> Sequence[Any]:
     """`count` frames at even distances, the first and the last of them; or all.
 
-
     a b c d e f, 3 -> a c f. The published video models see 6 frames, in training and
     after it (`num_image_with_embedding: 6` of their parameter.yaml); the code that
     chose them was not released. So where they lie is ours: both ends are seen, whatever
