@@ -1,0 +1,184 @@
+"""Swin is the reference's Swin, and CoSwin's convolutions are CvT's, weights random.
+
+`SwinModel` and `CvtConvEmbeddings` of transformers run live, at sizes that patches and
+windows divide and at sizes that they do not.
+"""
+
+import functools
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from git_jax.convert import swin
+from git_jax.convert.table import CONVOLUTION
+from git_jax.nn.embed import Convolution
+from git_jax.vision.swin import Merge, Swin
+from tests.reference import assert_same_gradients, drawn, torch
+
+transformers = pytest.importorskip(
+    "transformers", reason="requirements-parity.txt is not installed"
+)
+safetensors = pytest.importorskip("safetensors.numpy")
+
+TINY = dict(
+    image_size=32,
+    patch_size=4,
+    embed_dim=8,
+    depths=[2, 2],
+    num_heads=[2, 4],
+    window_size=4,
+)
+# Heads, patch, depths and window that no default has.
+ODD = dict(
+    image_size=39,
+    patch_size=3,
+    embed_dim=15,
+    depths=[1, 3],
+    num_heads=[3, 5],
+    window_size=3,
+    mlp_ratio=1.5,
+    layer_norm_eps=1e-3,
+)
+LONE = TINY | dict(depths=[2], num_heads=[4], qkv_bias=False)
+CONFIGS = {"tiny": TINY, "odd": ODD, "lone": LONE}
+
+
+@functools.cache
+def pair(name, seed=0):
+    """A model there and the same one here."""
+    config = transformers.SwinConfig(**CONFIGS[name])
+    there = drawn(transformers.SwinModel(config), seed).eval()
+    model = Swin(
+        patch=config.patch_size,
+        embed=config.embed_dim,
+        depths=tuple(config.depths),
+        heads=tuple(config.num_heads),
+        window=config.window_size,
+        mlp_ratio=config.mlp_ratio,
+        epsilon=config.layer_norm_eps,
+        qkv_bias=config.qkv_bias,
+        drop_path=config.drop_path_rate,
+    )
+    shapes = jax.eval_shape(model.init, jax.random.key(0), frames((32, 32)))["params"]
+    theirs = {k: v.detach().numpy() for k, v in there.state_dict().items()}
+    table = swin.huggingface(model, theirs)
+    return SimpleNamespace(
+        there=there,
+        model=model,
+        params=table.read(theirs, shapes, where=name),
+        table=table,
+        theirs=theirs,
+    )
+
+
+def frames(size, seed=1):
+    rng = np.random.default_rng(seed)
+    return jnp.array(rng.normal(size=(2, 1, *size, 3)), jnp.float32)
+
+
+def there(made, pixels):
+    """The reference's tokens. It keeps a window that it once made smaller: no reuse."""
+    model = transformers.SwinModel(made.there.config).eval()
+    model.load_state_dict(made.there.state_dict())
+    pixels = torch.tensor(np.asarray(pixels))[:, 0].permute(0, 3, 1, 2)
+    return model, model(pixel_values=pixels).last_hidden_state
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def ours(model, params, pixels, weights):
+    """Tokens, and the gradients of their sum under weights."""
+
+    def weighted(params):
+        tokens = model.apply({"params": params}, pixels)[:, 0]
+        return (tokens * weights).sum(), tokens
+
+    gradients, tokens = jax.grad(weighted, has_aux=True)(params)
+    return tokens, gradients
+
+
+@pytest.mark.parametrize(
+    "name, size",
+    [
+        ("tiny", (32, 32)),
+        ("lone", (36, 44)),
+        ("odd", (40, 49)),
+    ],
+)
+def test_the_same_tokens_and_gradients(name, size):
+    made = pair(name)
+    pixels = frames(size)
+    model, want = there(made, pixels)
+    weights = np.random.default_rng(2).normal(size=want.shape).astype(np.float32)
+    (want * torch.tensor(weights)).sum().backward()
+    tokens, gradients = ours(made.model, made.params, pixels, weights)
+    want = want.detach().numpy()
+    assert np.ptp(want) > 1  # or equality would mean little
+    np.testing.assert_allclose(tokens, want, atol=1e-4, rtol=0)
+    found = {name: value.grad.numpy() for name, value in model.named_parameters()}
+    assert_same_gradients(gradients, made.table.read(found, made.params, where="grads"))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_round_trip_is_the_identity(name):
+    made = pair(name)
+    again = made.table.write(made.params)
+    assert again.keys() == made.theirs.keys()
+    for key, array in made.theirs.items():
+        np.testing.assert_array_equal(again[key], array, err_msg=key)
+
+
+@pytest.mark.parametrize(
+    "kind", ["SwinModel", "SwinForImageClassification", "SwinForMaskedImageModeling"]
+)
+def test_files_are_read_as_transformers_writes_them(kind, tmp_path):
+    made = pair("tiny")
+    model = getattr(transformers, kind)(made.there.config)
+    whole = model if kind == "SwinModel" else model.swin
+    whole.load_state_dict(made.there.state_dict(), strict=False)
+    model.save_pretrained(tmp_path)
+    theirs = safetensors.load_file(tmp_path / "model.safetensors")
+    table = swin.huggingface(made.model, theirs)
+    read = table.read(theirs, made.params, where=kind)
+    jax.tree.map(np.testing.assert_array_equal, read, made.params)
+    written = table.write(read)
+    assert written.keys() <= theirs.keys()
+    if kind == "SwinModel":
+        plain = swin.huggingface(made.model).write(read)
+        assert plain.keys() == written.keys() == theirs.keys()
+
+
+def test_coswin_has_no_names_elsewhere():
+    with pytest.raises(ValueError, match="'convolution' has no names.*'patches'"):
+        swin.huggingface(Swin(merge="convolution"))
+
+
+@pytest.mark.parametrize(
+    "stride, kernel, padding, size", [(4, 7, 2, (33, 22)), (2, 3, 1, (9, 8))]
+)
+def test_convolutions_are_those_of_cvt(stride, kernel, padding, size):
+    embed = transformers.models.cvt.modeling_cvt.CvtConvEmbeddings
+    module = drawn(embed(kernel, 5, 7, stride, padding), 0)
+    theirs = {k: v.detach().numpy() for k, v in module.state_dict().items()}
+    weight = theirs["projection.weight"]
+    convolve = {
+        "kernel": CONVOLUTION.read(weight, weight.shape),
+        "bias": theirs["projection.bias"],
+    }
+    x = jax.random.normal(jax.random.key(0), (2, *size, 5))
+    with torch.no_grad():
+        want = module(torch.tensor(np.array(x)).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    if stride == 2:
+        norm = {"scale": "normalization.weight", "bias": "normalization.bias"}
+        norm = {name: theirs[there] for name, there in norm.items()}
+        params = {"convolve": convolve, "norm": norm}
+        found = Merge(7, "convolution", 0.02).apply({"params": params}, x)
+    else:
+        made = Convolution(7, kernel, stride, padding)
+        y = made.apply({"params": convolve}, x)
+        y = (y - y.mean(-1, keepdims=True)) / np.sqrt(y.var(-1, keepdims=True) + 1e-5)
+        scale, bias = theirs["normalization.weight"], theirs["normalization.bias"]
+        found = y * scale + bias
+    np.testing.assert_allclose(found, want, atol=1e-5)

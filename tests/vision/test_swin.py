@@ -1,0 +1,239 @@
+"""The laws of Swin and CoSwin; tests/convert/test_swin.py holds them to references."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from git_jax import sharding, tree
+from git_jax.models.git import Git
+from git_jax.nn.embed import TextEmbed
+from git_jax.nn.transformer import DropPath, Stack
+from git_jax.sharding import Layout
+from git_jax.vision.swin import Swin, neighbours, relative_index
+
+BOTH = pytest.mark.parametrize("merge", ["patches", "convolution"])
+
+
+def odd(**changes):
+    """An odd little Swin, whose windows divide no map."""
+    fields = dict(
+        patch=3,
+        embed=6,
+        depths=(3, 2),
+        heads=(3, 4),
+        window=3,
+        mlp_ratio=1.5,
+        drop_path=0.5,
+        std=0.3,
+    )
+    return Swin(**fields | changes)
+
+
+@functools.cache
+def drawn(model, size=(20, 26)):
+    """Parameters, none of them what it is at the beginning, and frames."""
+    rng = np.random.default_rng(0)
+
+    def noise(name, leaf):
+        return jnp.array(
+            name.endswith("scale") + 0.3 * rng.normal(size=leaf.shape), "f4"
+        )
+
+    frames = jnp.array(rng.normal(size=(2, 2, *size, 3)), jnp.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), frames)["params"]
+    return tree.map_named(noise, shapes), frames
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def tokens(model, params, frames, key=None):
+    rngs = None if key is None else {"dropout": key}
+    return model.apply({"params": params}, frames, rngs=rngs)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def trained(model, params, frames, key):
+    """Tokens in training, and the gradients of a sum of theirs."""
+
+    def square(params):
+        found = tokens(model, params, frames, key)
+        return jnp.square(found[..., 0]).sum(), found
+
+    return jax.grad(square, has_aux=True)(params)
+
+
+@pytest.mark.parametrize(
+    "changes", [dict(scan=False, remat="dots"), dict(remat="full")]
+)
+def test_loops_and_what_they_keep_change_nothing(changes):
+    plain = dict(depths=(5,), heads=(3,))
+    params, frames = drawn(odd(**plain), (12, 14))
+    given = params, frames, jax.random.key(5)
+    chex.assert_trees_all_close(
+        trained(odd(**plain), *given),
+        trained(odd(**plain, **changes), *given),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
+@BOTH
+def test_frames_do_not_see_each_other(merge):
+    params, frames = drawn(odd(merge=merge))
+    before = tokens(odd(merge=merge), params, frames)
+    after = tokens(odd(merge=merge), params, frames.at[0, 1].add(1.0))
+    chex.assert_trees_all_equal(before[1], after[1])
+    chex.assert_trees_all_equal(before[0, 0], after[0, 0])
+    assert abs(before[0, 1] - after[0, 1]).max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    "depth, pixel, reach",
+    [
+        (1, (0, 0), np.s_[:3, :3]),  # its window
+        (2, (0, 0), np.s_[:4, :4]),  # and the shifted ones that meet it, not around
+        (2, (8, 4), np.s_[1:7, :4]),
+        (2, (17, 17), np.s_[4:9, 4:9]),
+    ],
+)
+def test_a_token_is_seen_within_its_window_alone(depth, pixel, reach):
+    """Nine by nine tokens in windows of three, then shifted by one: 0 | 1 2 3 | ..."""
+    model = odd(patch=2, depths=(depth,), heads=(3,), drop_path=0.0)
+    params, frames = drawn(model, (18, 18))
+    after = tokens(model, params, frames.at[:, :, pixel[0], pixel[1]].add(1.0))
+    change = abs(after - tokens(model, params, frames)).max(axis=(0, 1, 3))
+    expected = np.zeros((9, 9), bool)
+    expected[reach] = True
+    np.testing.assert_array_equal(change.reshape(9, 9) > 0, expected)
+
+
+def test_a_map_smaller_than_a_window_is_one_window():
+    """It uses the displacements that it has, as if the window were made for it."""
+    large = odd(window=5, depths=(2,), heads=(3,))
+    params, frames = drawn(large, (9, 18))
+    table = params["stages_0"]["layers"]["relative"].reshape(2, 9, 9, 3)
+    layers = params["stages_0"]["layers"] | {
+        "relative": table[:, 2:7, 2:7].reshape(2, 25, 3)
+    }
+    small = odd(depths=(2,), heads=(3,))
+    cut = params | {"stages_0": {"layers": layers}}
+    chex.assert_trees_all_close(
+        tokens(large, params, frames), tokens(small, cut, frames), atol=1e-6
+    )
+
+
+def test_a_row_of_the_table_is_for_a_displacement():
+    np.testing.assert_array_equal(
+        relative_index(2, 2), [[4, 3, 1, 0], [5, 4, 2, 1], [7, 6, 4, 3], [8, 7, 5, 4]]
+    )
+    np.testing.assert_array_equal(relative_index(1, 4), [[24]])
+
+
+def test_what_was_rolled_around_is_no_neighbour():
+    mask = neighbours(3, 6, 3, 1)
+    assert mask.shape == (2, 1, 9, 9)
+    rows = np.array([0, 0, 0, 0, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(mask[0, 0], rows[:, None] == rows)
+    both = 2 * rows + np.tile([0, 0, 1], 3)
+    np.testing.assert_array_equal(mask[1, 0], both[:, None] == both)
+
+
+def test_stochastic_depth_acts_where_a_key_is_given():
+    params, frames = drawn(odd())
+    never = odd(drop_path=0.0)
+    plain = tokens(odd(), params, frames)
+    chex.assert_trees_all_equal(plain, tokens(never, params, frames))
+    chex.assert_trees_all_equal(plain, tokens(never, params, frames, jax.random.key(1)))
+    assert abs(plain - tokens(odd(), params, frames, jax.random.key(1))).max() > 1e-2
+
+
+def test_rows_are_dropped_whole_and_their_mean_stays():
+    x = jnp.ones((4000, 2, 3))
+    y = DropPath().apply({}, x, jnp.array(0.2), rngs={"dropout": jax.random.key(0)})
+    chex.assert_trees_all_equal(y.min(axis=(1, 2)), y.max(axis=(1, 2)))
+    np.testing.assert_array_equal(np.unique(y), np.float32([0, 1.25]))
+    assert abs(y.mean() - 1) < 0.05
+    chex.assert_trees_all_equal(DropPath().apply({}, x, jnp.array(0.2)), x)
+
+
+@BOTH
+def test_halves_are_close(merge):
+    model = odd(merge=merge)
+    params, frames = drawn(model)
+    found = tokens(model, params, frames.astype(jnp.bfloat16))
+    assert found.dtype == jnp.bfloat16
+    plain = tokens(model, params, frames)
+    assert abs(found - plain).mean() < 0.05 * abs(plain).mean()
+
+
+@BOTH
+def test_every_parameter_has_its_place(merge):
+    params, _ = drawn(odd(embed=8, heads=(2, 4), merge=merge))
+    placed = sharding.parameters(params, Layout(2, 2, 2).mesh())
+    for name, leaf, place in zip(
+        tree.names(params), *map(jax.tree.leaves, (params, placed)), strict=True
+    ):
+        if name.endswith("kernel"):
+            assert leaf.size >= 2 * np.prod(place.shard_shape(leaf.shape)), name
+
+
+def test_a_mesh_changes_nothing():
+    model = odd(embed=8, depths=(2, 1), heads=(2, 4), merge="convolution")
+    params, frames = drawn(model)
+    mesh = Layout(2, 2, 2).mesh()
+    placed = jax.device_put(params, sharding.parameters(params, mesh))
+    with jax.set_mesh(mesh):
+        found = tokens(model, placed, jax.device_put(frames, sharding.replicated(mesh)))
+    chex.assert_trees_all_close(found, tokens(model, params, frames), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "merge, size, count",
+    [
+        ("patches", (224, 224), 49),
+        ("patches", (225, 260), 8 * 9),
+        ("convolution", (224, 224), 49),
+        ("convolution", (160, 640), 5 * 20),
+    ],
+)
+def test_git_reads_what_swin_gives(merge, size, count):
+    encoder = Swin(merge=merge)
+    model = Git(encoder, TextEmbed(), Stack(norm="post"), frames=6)
+    batch = {
+        "frames": jax.ShapeDtypeStruct((1, 6, *size, 3), jnp.uint8),
+        "tokens": jax.ShapeDtypeStruct((1, 5), jnp.int32),
+    }
+    params = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
+    assert params["project"]["kernel"].shape == (768, 768)
+    if merge == "patches":  # Swin-T without its head
+        leaves = jax.tree.leaves(params["encoder"])
+        assert sum(leaf.size for leaf in leaves) == 27_519_354
+    image, _ = jax.eval_shape(
+        lambda p, frames: model.apply({"params": p}, frames, method="image"),
+        params,
+        batch["frames"],
+    )
+    assert image.shape == (1, 6 * count, 768)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(depths=(2, 2, 2)), r"3 depths .* 2 heads .* one of each"),
+        (dict(depths=(), heads=()), "0 depths"),
+        (dict(depths=(2, 0)), "depths is 0; it must be at least 1"),
+        (dict(window=0), "window is 0; it must be at least 1"),
+        (dict(patch=-1), "patch is -1"),
+        (dict(embed=0), "embed is 0"),
+        (dict(drop_path=1.0), "drop_path is 1.0; it is a probability below 1"),
+        (dict(heads=(4, 4)), "width 6 is not divisible by heads 4; give"),
+        (dict(merge="convolution", patch=7), "map of 2 x 8 is too small.*sides of 7"),
+    ],
+)
+def test_what_cannot_be_is_refused(changes, message):
+    frames = jnp.zeros((1, 1, 2, 8, 3))
+    with pytest.raises(ValueError, match=message):
+        odd(**changes).init(jax.random.key(0), frames)
