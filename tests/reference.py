@@ -22,18 +22,18 @@ def drawn(module, seed):
     return module
 
 
-def assert_same_gradients(found, want):
+def assert_same_gradients(found, want, zero="attention/key/bias"):
     """Within 1e-4 of each array's norm.
 
     Key biases move every score of a query alike: their gradient is truly zero, and both
-    sides must find it below 1e-6 of the whole.
+    sides must find it below 1e-6 of the whole. `zero` is how their names end.
     """
     norm = np.linalg.norm
     whole = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(found)))
     for key, here, there in zip(
         tree.names(found), *map(jax.tree.leaves, (found, want)), strict=True
     ):
-        if key.endswith("attention/key/bias"):
+        if key.endswith(zero):
             assert norm(here) < 1e-6 * whole, key
             assert norm(there) < 1e-6 * whole, key
         else:
