@@ -17,6 +17,7 @@ from git_jax.data.scenes import Scenes
 from git_jax.data.tokenizer import SentencePiece
 from git_jax.decode.beam import Beam
 from git_jax.evaluate import Evaluation
+from git_jax.init import Init
 from git_jax.losses import Caption
 from git_jax.models.git import Git
 from git_jax.nn.embed import TextEmbed
@@ -24,7 +25,6 @@ from git_jax.nn.transformer import Stack
 from git_jax.optim import AdamW
 from git_jax.sharding import Layout
 from git_jax.tasks import caption
-from git_jax.train import Init
 from git_jax.vision.vit import ViT
 
 

@@ -31,6 +31,7 @@ from git_jax.data import pipeline
 from git_jax.data.bad_records import BadRecords
 from git_jax.data.tokenizer import Tokenizer
 from git_jax.evaluate import Evaluator
+from git_jax.init import Init
 from git_jax.log import Log
 from git_jax.run import Run
 from git_jax.watch import Pending, Terminated, Termination, Watch
@@ -231,35 +232,6 @@ class Trainer:
         )
 
 
-@dataclass(frozen=True)
-class Init:
-    """What training begins with.
-
-    Args:
-        run: directory of a run whose parameters are taken; None draws them.
-    """
-
-    run: str | None = None
-
-    def start(self, state: State, mesh: Mesh, tokenizer: Tokenizer) -> State:
-        """The state before the first step, on the parameters of that run."""
-        if self.run is None:
-            return state
-        other = Run.open(self.run, "--config.init.run")
-        step, params = other.parameters(mesh)
-        with other.store() as store:
-            fingerprint = store.about(step)["tokenizer"]
-        if fingerprint != tokenizer.fingerprint:
-            raise ValueError(
-                f"init.run={self.run} has other words: its tokenizer is {fingerprint}, "
-                f"this run's {tokenizer.fingerprint}. Take its kind of tokenizer, with "
-                f"--config.tokenizer.path naming the file in {other.directory}"
-            )
-        checkpoint.require_same_shapes(f"init.run={self.run}", params, state.params)
-        average = None if state.average is None else jax.tree.map(jnp.copy, params)
-        return dataclasses.replace(state, params=params, average=average)
-
-
 def fit(config: ConfigDict, directory: Path) -> None:
     """Trains, goes on training, or finds that all is done; then scores and reports.
 
@@ -323,7 +295,14 @@ def resume(
     """The newest saved state, else the first one; and how many steps it has seen."""
     step = store.latest()
     if step is None:
-        return init.start(trainer.init(), trainer.mesh, tokenizer), 0
+        state = trainer.init()
+        params = init.start(
+            state.params, trainer.program.model, trainer.mesh, tokenizer
+        )
+        if params is state.params:
+            return state, 0
+        average = None if state.average is None else jax.tree.map(jnp.copy, params)
+        return dataclasses.replace(state, params=params, average=average), 0
     return store.restore(step, trainer.like()), step
 
 

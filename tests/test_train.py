@@ -19,13 +19,15 @@ from git_jax.config import build, spec
 from git_jax.data import tokenizer as tokenizers
 from git_jax.data.image import Resize
 from git_jax.data.scenes import Scenes
+from git_jax.init import Init
 from git_jax.run import Run
 from git_jax.sharding import Layout
-from git_jax.train import Init, Program, State, Trainer, fit
+from git_jax.train import Program, State, Trainer, fit, resume
 from git_jax.writer import Writer
 from tests import tiny
 
 ONE = tiny.Alone()
+MODEL = build(tiny.scenes().model)
 
 
 @pytest.fixture(scope="module")
@@ -389,19 +391,22 @@ def test_a_vocabulary_without_room_for_the_tokenizer_is_refused(tmp_path):
 # Beginning with another run ------------------------------------------------------
 
 
-def test_a_run_begins_with_the_parameters_of_another(trained, again, tokenizer):
-    first, last = again[0][0], again[0][-1]
-    mesh = ONE.mesh()
-    like = jax.tree.map(jnp.asarray, first)
-    state = Init(str(trained)).start(like, mesh, tokenizer)
+def test_a_run_begins_with_the_parameters_of_another(
+    trained, again, tokenizer, tmp_path
+):
+    config, last = settings(), again[0][-1]
+    batch = tiny.batches(config, tokenizer, 1)[0]
+    trainer = Trainer.on(Program.of(config), ONE.mesh(), batch)
+    with build(config.checkpoint).open(tmp_path / "none", {}) as store:
+        drawn, _ = resume(trainer, store, Init(), tokenizer)
+        state, done = resume(trainer, store, Init(str(trained)), tokenizer)
+    assert done == state.step == 0
     chex.assert_trees_all_equal(jax.device_get(state.params), last.average)
     chex.assert_trees_all_equal(jax.device_get(state.average), last.average)
-    chex.assert_trees_all_equal(jax.device_get(state.opt_state), first.opt_state)
-    assert state.step == 0
+    chex.assert_trees_all_equal(state.opt_state, drawn.opt_state)
     # Each can be given up on its own.
     held = jax.tree.leaves(state.params), jax.tree.leaves(state.average)
     assert all(a is not b for a, b in zip(*held, strict=True))
-    assert Init().start(first, mesh, tokenizer) is first
 
 
 @pytest.mark.parametrize(
@@ -419,21 +424,24 @@ def test_another_runs_parameters_of_other_shapes_are_refused_by_name(
 ):
     config, mesh = settings(**changes), ONE.mesh()
     batch = tiny.batches(config, tokenizer, 1)[0]
-    like = Trainer.on(Program.of(config), mesh, batch).shapes
+    program = Program.of(config)
+    like = Trainer.on(program, mesh, batch).shapes.params
     with pytest.raises(ValueError, match=f"init.run=.*trained: {message}"):
-        Init(str(trained)).start(like, mesh, tokenizer)
+        Init(str(trained)).start(like, program.model, mesh, tokenizer)
 
 
 def test_a_run_of_other_words_is_refused(trained, again):
     with pytest.raises(ValueError, match=r"other words.*tokenizer.path.*trained"):
-        Init(str(trained)).start(again[0][0], ONE.mesh(), tokenizers.Bytes())
+        Init(str(trained)).start(
+            again[0][0].params, MODEL, ONE.mesh(), tokenizers.Bytes()
+        )
 
 
 def test_a_run_that_is_not_there_is_refused(trained, again, tokenizer):
     nowhere = Init(str(trained.with_name("nowhere")))
     refused = "--config.init.run=.*nowhere: there is no such folder"
     with pytest.raises(ValueError, match=refused):
-        nowhere.start(again[0][0], ONE.mesh(), tokenizer)
+        nowhere.start(again[0][0].params, MODEL, ONE.mesh(), tokenizer)
 
 
 # What must not be learnt from ----------------------------------------------------

@@ -1,4 +1,4 @@
-"""The config of Hugging Face's GIT: what its `config.json` says, as a model of ours.
+"""The configs of Hugging Face's GIT and of encoders, as models of ours.
 
 Both ways are held to account: a setting that this project cannot honour is refused by
 its name, and so is a model that the class there cannot be.
@@ -11,6 +11,7 @@ from git_jax.config import Node, spec
 from git_jax.models.git import Git
 from git_jax.nn.embed import TextEmbed
 from git_jax.nn.transformer import Stack
+from git_jax.vision.swin import Swin
 from git_jax.vision.vit import ViT
 
 ACTIVATIONS = {
@@ -52,6 +53,33 @@ VISION_DEFAULTS: dict[str, Any] = {
     "attention_dropout": 0.0,
     "initializer_range": 0.02,
 }
+SWIN_DEFAULTS: dict[str, Any] = {
+    "num_channels": 3,
+    "patch_size": 4,
+    "embed_dim": 96,
+    "depths": (2, 2, 6, 2),
+    "num_heads": (3, 6, 12, 24),
+    "window_size": 7,
+    "mlp_ratio": 4.0,
+    "qkv_bias": True,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "drop_path_rate": 0.1,
+    "hidden_act": "gelu",
+    "use_absolute_embeddings": False,
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-5,
+}
+
+VIT_DEFAULTS: dict[str, Any] = VISION_DEFAULTS | {
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "attention_probs_dropout_prob": 0.0,
+    "hidden_dropout_prob": 0.0,
+    "qkv_bias": True,
+}
+
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 
 
 def git(given: Mapping[str, Any], *, where: str) -> Node:
@@ -110,15 +138,8 @@ def git(given: Mapping[str, Any], *, where: str) -> Node:
 def clip(given: Mapping[str, Any], *, where: str) -> Node:
     """The tower that a config of `CLIPVisionModel` or of GIT's encoder describes."""
     held = VISION_DEFAULTS | dict(given)
-    if held["num_channels"] != 3:
-        raise ValueError(
-            f"{where}: num_channels is {held['num_channels']}; pictures here have 3"
-        )
-    if held["attention_dropout"]:
-        raise ValueError(
-            f"{where}: attention_dropout is {held['attention_dropout']}; encoders here "
-            f"have none, as every published one"
-        )
+    _require_colours(held, where)
+    _require_none(held, ("attention_dropout",), where)
     return spec(
         ViT,
         size=_side(held, "image_size", where),
@@ -129,6 +150,48 @@ def clip(given: Mapping[str, Any], *, where: str) -> Node:
         mlp=held["intermediate_size"],
         activation=_activation(held, where),
         epsilon=float(held["layer_norm_eps"]),
+        std=float(held["initializer_range"]),
+    )
+
+
+def vit(given: Mapping[str, Any], *, where: str) -> Node:
+    """The encoder that a config of `ViTModel` describes."""
+    held = VIT_DEFAULTS | dict(given)
+    if not held["qkv_bias"]:
+        raise ValueError(f"{where}: qkv_bias is false; attention here has biases")
+    _require_none(held, DROPOUTS, where)
+    tower = clip(held, where=where)
+    tower.patch_bias, tower.norm_before = True, False
+    return tower
+
+
+def swin(given: Mapping[str, Any], *, where: str) -> Node:
+    """The encoder that a config of `SwinModel` describes.
+
+    Raises:
+        ValueError: it describes another architecture, or a setting that has no
+            counterpart here.
+    """
+    if given.get("model_type") != "swin":
+        raise ValueError(
+            f"{where}: model_type is {given.get('model_type')!r}, not 'swin': it is "
+            f"not a checkpoint of SwinModel"
+        )
+    held = SWIN_DEFAULTS | dict(given)
+    _require_none(held, (*DROPOUTS, "use_absolute_embeddings"), where)
+    _require_colours(held, where)
+    return spec(
+        Swin,
+        patch=_side(held, "patch_size", where),
+        embed=held["embed_dim"],
+        depths=tuple(held["depths"]),
+        heads=tuple(held["num_heads"]),
+        window=held["window_size"],
+        mlp_ratio=float(held["mlp_ratio"]),
+        activation=_activation(held, where),
+        epsilon=float(held["layer_norm_eps"]),
+        qkv_bias=held["qkv_bias"],
+        drop_path=float(held["drop_path_rate"]),
         std=float(held["initializer_range"]),
     )
 
@@ -201,6 +264,25 @@ def _activation(held: Mapping[str, Any], where: str) -> str:
             f"{where}: hidden_act is {name!r}; here are {', '.join(ACTIVATIONS)}"
         )
     return ACTIVATIONS[name]
+
+
+def _require_none(
+    held: Mapping[str, Any], settings: tuple[str, ...], where: str
+) -> None:
+    """ValueError naming a setting that is on, and that encoders here do not have."""
+    for name in settings:
+        if held[name]:
+            raise ValueError(
+                f"{where}: {name} is {held[name]}; encoders here have none, as every "
+                f"published one"
+            )
+
+
+def _require_colours(held: Mapping[str, Any], where: str) -> None:
+    if held["num_channels"] != 3:
+        raise ValueError(
+            f"{where}: num_channels is {held['num_channels']}; pictures here have 3"
+        )
 
 
 def _theirs(activation: str) -> str:

@@ -109,7 +109,14 @@ class ViT(nn.Module):
 
     def _position(self, high: int, wide: int) -> Float[Array, "N D"]:
         """Positions of the class token, if any, and of a grid of patches."""
-        side = self.size // self.patch
-        first, rest = jnp.split(self.position, [int(self.class_token)])
-        grid = embed.resample(rest.reshape(side, side, self.width), high, wide)
-        return jnp.concatenate([first, grid.reshape(-1, self.width)])
+        return resampled(self.position, self, high, wide)
+
+
+def resampled(
+    position: Float[Array, "N D"], tower: ViT, high: int, wide: int
+) -> Float[Array, "N2 D"]:
+    """A tower's positions for pictures of another grid of patches."""
+    side = tower.size // tower.patch
+    first, rest = jnp.split(position, [int(tower.class_token)])
+    grid = embed.resample(rest.reshape(side, side, -1), high, wide)
+    return jnp.concatenate([first, grid.reshape(-1, rest.shape[-1])])

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from git_jax.convert import swin
+from git_jax.config import build
+from git_jax.convert import huggingface, swin
 from git_jax.convert.table import CONVOLUTION
 from git_jax.nn.embed import Convolution
 from git_jax.vision.swin import Merge, Swin
-from tests.reference import assert_same_gradients, drawn, torch
+from tests.reference import assert_same_arrays, assert_same_gradients, drawn, torch
 
 transformers = pytest.importorskip(
     "transformers", reason="requirements-parity.txt is not installed"
@@ -51,17 +52,7 @@ def pair(name, seed=0):
     """A model there and the same one here."""
     config = transformers.SwinConfig(**CONFIGS[name])
     there = drawn(transformers.SwinModel(config), seed).eval()
-    model = Swin(
-        patch=config.patch_size,
-        embed=config.embed_dim,
-        depths=tuple(config.depths),
-        heads=tuple(config.num_heads),
-        window=config.window_size,
-        mlp_ratio=config.mlp_ratio,
-        epsilon=config.layer_norm_eps,
-        qkv_bias=config.qkv_bias,
-        drop_path=config.drop_path_rate,
-    )
+    model = build(huggingface.swin(config.to_dict(), where=name))
     shapes = jax.eval_shape(model.init, jax.random.key(0), frames((32, 32)))["params"]
     theirs = {k: v.detach().numpy() for k, v in there.state_dict().items()}
     table = swin.huggingface(model, theirs)
@@ -124,10 +115,7 @@ def test_the_same_tokens_and_gradients(name, size):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_round_trip_is_the_identity(name):
     made = pair(name)
-    again = made.table.write(made.params)
-    assert again.keys() == made.theirs.keys()
-    for key, array in made.theirs.items():
-        np.testing.assert_array_equal(again[key], array, err_msg=key)
+    assert_same_arrays(made.table.write(made.params), made.theirs)
 
 
 @pytest.mark.parametrize(
@@ -182,3 +170,25 @@ def test_convolutions_are_those_of_cvt(stride, kernel, padding, size):
         scale, bias = theirs["normalization.weight"], theirs["normalization.bias"]
         found = y * scale + bias
     np.testing.assert_allclose(found, want, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(model_type="swinv2"), "model_type is 'swinv2', not 'swin'"),
+        (dict(use_absolute_embeddings=True), "use_absolute_embeddings is True"),
+        (dict(hidden_dropout_prob=0.1), "hidden_dropout_prob is 0.1"),
+        (dict(num_channels=1), "num_channels is 1; pictures here have 3"),
+        (dict(hidden_act="relu"), "hidden_act is 'relu'"),
+        (dict(patch_size=[4, 2]), r"patch_size is \[4, 2\]; only squares"),
+    ],
+)
+def test_a_config_of_another_encoder_is_refused(changes, message):
+    with pytest.raises(ValueError, match=f"config.json: {message}"):
+        huggingface.swin({"model_type": "swin"} | changes, where="config.json")
+
+
+def test_what_a_config_leaves_out_is_the_default_there():
+    whole = transformers.SwinConfig().to_dict()
+    found = huggingface.swin({"model_type": "swin"}, where="config.json")
+    assert found == huggingface.swin(whole, where="config.json")

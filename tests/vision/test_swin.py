@@ -219,6 +219,25 @@ def test_git_reads_what_swin_gives(merge, size, count):
     assert image.shape == (1, 6 * count, 768)
 
 
+def test_our_coswin_h_makes_git_of_its_published_size():
+    """By the paper's convention: encoder, projection and decoder, without words."""
+    model = Swin(
+        embed=320,
+        depths=(2, 2, 22, 2),
+        heads=(8, 16, 32, 64),
+        window=12,
+        merge="convolution",
+    )
+    frames = jax.ShapeDtypeStruct((1, 1, 384, 384, 3), jnp.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0), frames)["params"]
+    encoder = sum(leaf.size for leaf in jax.tree.leaves(params))
+    total = encoder + (model.width * 768 + 3 * 768) + 42_527_232
+    assert (encoder, total) == (641_808_880, 686_304_496)
+    assert abs(total / 681e6 - 1) < 0.01
+    sharding.parameters(params, Layout(1, 1, 8).mesh())
+    sharding.parameters(params, Layout(1, 8, 1).mesh())
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
