@@ -16,16 +16,17 @@ from git_jax.sharding import Layout
 
 @functools.cache
 def drawn(model, size=(20, 26)):
-    """Parameters, none zero, and frames."""
+    """Parameters, none of them what it is at the beginning, and frames."""
     rng = np.random.default_rng(0)
+
+    def noise(name, leaf):
+        return jnp.array(
+            name.endswith("scale") + 0.2 * rng.normal(size=leaf.shape), "f4"
+        )
+
     frames = jnp.array(rng.normal(size=(2, 2, *size, 3)), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), frames)["params"]
-
-    def draw(name, leaf):
-        drawn = rng.normal(size=leaf.shape).astype(np.float32)
-        return name.endswith("scale") + 0.2 * drawn
-
-    return jax.tree.map(jnp.array, tree.map_named(draw, shapes)), frames
+    return tree.map_named(noise, shapes), frames
 
 
 @functools.partial(jax.jit, static_argnums=0)
