@@ -23,10 +23,18 @@ class Trained:
     config: ConfigDict
     tokenizer: Tokenizer
     mesh: Mesh
-    parameters: Callable[[], Any]
-    """Reads them onto the mesh. Raises ValueError where there are none, or damaged."""
+    load: Callable[[Mesh], Any]
+    """Reads the parameters onto a mesh."""
     changed: tuple[str, ...] = ()
     """What the command line sets to another value and that bears on the results."""
+
+    def parameters(self) -> Any:
+        """The parameters, on the mesh: a run's average where it keeps one.
+
+        Raises:
+            ValueError: there are none, or they are damaged.
+        """
+        return self.load(self.mesh)
 
     @classmethod
     def open(cls, directory: str, options: command.Command) -> "Trained":
@@ -37,18 +45,18 @@ class Trained:
         """
         run = Run.open(directory)
 
-        def parameters(mesh: Mesh) -> Any:
+        def load(mesh: Mesh) -> Any:
             return run.parameters(mesh)[1]
 
         own = configs.load(run.directory / "config.json")
-        return cls.of(own, run.tokenizer, parameters, options, f"--run={directory}")
+        return cls.of(own, run.tokenizer, load, options, f"--run={directory}")
 
     @classmethod
     def of(
         cls,
         own: ConfigDict,
         tokenizer: Callable[[ConfigDict], Tokenizer],
-        parameters: Callable[[Mesh], Any],
+        load: Callable[[Mesh], Any],
         options: command.Command,
         where: str,
     ) -> "Trained":
@@ -71,10 +79,8 @@ class Trained:
         if "model" in named:
             checkpoint.require_same_shapes(where, _shapes_of(own), _shapes_of(config))
         changed = configs.difference(own, config, harmless=("mesh", "evaluate.batch"))
-        mesh = layout.mesh()
-        return cls(
-            config, tokenizer(config), mesh, lambda: parameters(mesh), tuple(changed)
-        )
+        words = tokenizer(config)
+        return cls(config, words, layout.mesh(), load, tuple(changed))
 
 
 def _shapes_of(config: ConfigDict) -> Any:

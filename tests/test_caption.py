@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from git_jax.caption import captions, read, search_of
+from git_jax.caption import Clip, captions, clips, read, search_of
 from git_jax.config import build
 from git_jax.data.pipeline import Loader
 from git_jax.decode.beam import Beam
@@ -29,6 +29,10 @@ def trained() -> Trained:
 @pytest.fixture
 def files() -> list[str]:
     return [str(walls.folder() / f"{name}.png") for name in walls.COLOURS]
+
+
+def named(files: list[str]) -> list[Clip]:
+    return clips(files, 1, video=False)
 
 
 def test_a_shell_gets_a_json_list_and_nothing_else(tmp_path: Path) -> None:
@@ -83,21 +87,36 @@ def test_files_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
     (tmp_path / "cut.jpg").write_bytes(whole.read_bytes()[:2000])
     (tmp_path / "text.jpg").write_text("a letter")
     Image.new("1", (9000, 9000)).save(tmp_path / "bomb.png")
-    names = ["whole.jpg", "cut.jpg", "text.jpg", "bomb.png", "nope.png", ""]
+    names = ["whole.jpg", "cut.jpg", "text.jpg", "bomb.png", "nope.png"]
     with pytest.raises(ValueError) as error:
-        read([str(tmp_path / name) for name in names], Loader())
+        read(named([str(tmp_path / name) for name in names]), Loader(), 1)
     for name, reason in (
         ("cut.jpg", "truncated image"),
         ("text.jpg", "not an image"),
         ("bomb.png", "decompression bomb"),
         ("nope.png", "No such file"),
-        ("", "Is a directory"),
     ):
         assert any(
             str(tmp_path / name) in line and reason in line
             for line in str(error.value).splitlines()
         )
     assert "whole.jpg" not in str(error.value)
+
+
+def test_a_clip_is_refused_by_a_model_of_pictures(tmp_path: Path) -> None:
+    walls.wall("red").save(tmp_path / "b.png")
+    walls.wall("red").save(tmp_path / "a.png")
+    (tmp_path / "notes.txt").write_text("no frame")
+    inside = (str(tmp_path / "a.png"), str(tmp_path / "b.png"))
+    assert clips([str(tmp_path)], 6, video=False) == [Clip(str(tmp_path), inside)]
+    one = clips(["a.png", "b.png"], 6, video=True)
+    assert one == [Clip("a.png b.png", ("a.png", "b.png"))]
+    for files, video in (([str(tmp_path)], False), (["a.png", "b.png"], True)):
+        with pytest.raises(ValueError, match="clip of 2 frames.*model.frames=1"):
+            clips(files, 1, video=video)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty is a folder without pictures"):
+        clips([str(tmp_path / "empty")], 6, video=False)
 
 
 def test_pictures_are_read_as_the_evaluation_reads_them(trained: Trained) -> None:
@@ -108,8 +127,8 @@ def test_pictures_are_read_as_the_evaluation_reads_them(trained: Trained) -> Non
         )
     )
     files = [str(walls.folder() / id) for id in batch.ids]
-    squares = read(files, loader)
-    np.testing.assert_array_equal(np.stack(squares), batch.arrays["frames"][:, 0])
+    squares = read(named(files), loader, 1)
+    np.testing.assert_array_equal(np.stack(squares), batch.arrays["frames"])
 
 
 def test_the_captions_are_those_that_the_run_was_scored_on(
@@ -118,7 +137,7 @@ def test_the_captions_are_those_that_the_run_was_scored_on(
     rows = (walls.run() / "predictions/train.jsonl").read_text().splitlines()
     scored = {row["id"]: row["caption"] for row in map(json.loads, rows)}
     search = build(trained.config.evaluate).search
-    found = list(captions(trained, files, search, 4))
+    found = list(captions(trained, named(files), search, 4))
     assert {Path(each.file).name: each.caption for each in found} == scored
 
 
@@ -127,8 +146,8 @@ def test_a_caption_does_not_depend_on_its_batch(
 ) -> None:
     files = files + files[:1]
     search = Beam(max_tokens=8)
-    whole = list(captions(trained, files, search, 100))
-    parts = list(captions(trained, files, search, 2))
+    whole = list(captions(trained, named(files), search, 100))
+    parts = list(captions(trained, named(files), search, 2))
     assert len(whole) == len(parts) == 5
     for one, other in zip(whole, parts, strict=True):
         assert one.score == pytest.approx(other.score, rel=1e-5)
@@ -140,8 +159,8 @@ def test_eight_devices_say_what_one_says(trained: Trained, files: list[str]) -> 
     """Data 2, fsdp 2, tensor 2 as the config says; three pictures are filled up."""
     spread = Trained.open(str(walls.run()), walls.options())
     assert dict(spread.mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
-    one = list(captions(trained, files[:3], Greedy(15), 4))
-    eight = list(captions(spread, files[:3], Greedy(15), 4))
+    one = list(captions(trained, named(files[:3]), Greedy(15), 4))
+    eight = list(captions(spread, named(files[:3]), Greedy(15), 4))
     assert [each.tokens for each in one] == [each.tokens for each in eight]
     np.testing.assert_allclose(
         [each.score for each in one], [each.score for each in eight], rtol=1e-5
@@ -153,7 +172,7 @@ def test_tokens_are_the_generated_ids_without_special_ones(
 ) -> None:
     tokenizer = trained.tokenizer
     for search in (Greedy(15), Beam(4, 15), Beam(4, 15, "huggingface")):
-        for each in captions(trained, files, search, 4):
+        for each in captions(trained, named(files), search, 4):
             assert not {tokenizer.pad, tokenizer.bos, tokenizer.eos} & set(each.tokens)
             assert tokenizer.decode(each.tokens) == each.caption
             assert tokenizer.encode(each.caption) == each.tokens
@@ -162,12 +181,12 @@ def test_tokens_are_the_generated_ids_without_special_ones(
 def test_at_most_so_many_tokens_are_generated_the_end_counted(
     trained: Trained, files: list[str]
 ) -> None:
-    whole = list(captions(trained, files, Greedy(15), 4))
+    whole = list(captions(trained, named(files), Greedy(15), 4))
     exact = len(whole[0].tokens) + 1
-    assert list(captions(trained, files[:1], Greedy(exact), 4))[0].tokens == (
+    assert list(captions(trained, named(files[:1]), Greedy(exact), 4))[0].tokens == (
         whole[0].tokens
     )
-    short = list(captions(trained, files[:1], Greedy(2), 4))[0]
+    short = list(captions(trained, named(files[:1]), Greedy(2), 4))[0]
     assert short.tokens == whole[0].tokens[:2]
 
 

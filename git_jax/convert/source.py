@@ -77,14 +77,15 @@ def _of_huggingface(source: Path, given: Mapping[str, Any]) -> Checkpoint:
                 f"{where}: {name}_token_id is {id}, but the tokenizer beside it has "
                 f"{getattr(words, name)}"
             )
-    pixels = processor.read(source)
+    image, pixels = spec(Crop, size=node.encoder.size), processor.read(source)
     if pixels is not None:
-        if pixels.size != node.encoder.size:
+        if pixels.image.size != node.encoder.size:
             raise ValueError(
-                f"{pixels.file}: pictures of {pixels.size} pixels, but the weights "
-                f"have positions for {node.encoder.size} (vision_config.image_size in "
-                f"{where})"
+                f"{source}: its processor makes pictures of {pixels.image.size} "
+                f"pixels, but the weights have positions for {node.encoder.size} "
+                f"(vision_config.image_size in {where})"
             )
+        image = pixels.image
         node.pixel_mean, node.pixel_std = pixels.mean, pixels.std
     model = build(node)
     with opened(source) as weights:
@@ -101,7 +102,7 @@ def _of_huggingface(source: Path, given: Mapping[str, Any]) -> Checkpoint:
         params = git.huggingface(model).read(
             theirs, shapes(model), where=str(weights.where)
         )
-    return Checkpoint(_config(node, source), params, words)
+    return Checkpoint(_config(node, image, source), params, words)
 
 
 def _of_weights_alone(weights: Weights, source: Path) -> Checkpoint:
@@ -118,7 +119,8 @@ def _of_weights_alone(weights: Weights, source: Path) -> Checkpoint:
                 f"{where} has {model.embed.vocabulary} words, but the tokenizer beside "
                 f"it {words.size}"
             )
-        return Checkpoint(_config(node, source), params, words)
+        image = spec(Crop, size=node.encoder.size)
+        return Checkpoint(_config(node, image, source), params, words)
     prefix = "visual." if "visual.conv1.weight" in weights else ""
     if f"{prefix}conv1.weight" not in weights:
         raise ValueError(
@@ -164,7 +166,7 @@ def _of_run(source: Path) -> Checkpoint:
     return Checkpoint(config, jax.device_get(params), words)
 
 
-def _config(model: Node, source: Path) -> ConfigDict:
+def _config(model: Node, image: Node, source: Path) -> ConfigDict:
     """A run's config around a model: what it is fine-tuned with, unless told."""
     config = ConfigDict()
     config.seed = 0
@@ -176,9 +178,7 @@ def _config(model: Node, source: Path) -> ConfigDict:
     config.optimizer = spec(AdamW, peak=1e-5, warmup=100)
     config.mesh = spec(Layout)
     config.data = spec(Folder)
-    config.loader = spec(
-        Loader, frames=model.frames, image=spec(Crop, size=model.encoder.size)
-    )
+    config.loader = spec(Loader, frames=model.frames, image=image)
     config.tokenizer = spec(WordPiece, path=str(source.resolve()))
     config.task = spec(caption.Caption)
     config.checkpoint = spec(Checkpoints)

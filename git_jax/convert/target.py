@@ -94,7 +94,10 @@ def write_huggingface(found: Checkpoint, target: Path) -> None:
                 "model_input_names": ["input_ids", "attention_mask"],
             },
             "preprocessor_config.json": processor.config_of(
-                model.encoder.size, model.pixel_mean, model.pixel_std
+                model.encoder.size,
+                model.pixel_mean,
+                model.pixel_std,
+                filter=found.config.loader.image.filter,
             ),
         }.items():
             (folder / name).write_text(json.dumps(content, indent=2) + "\n")

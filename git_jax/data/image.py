@@ -1,8 +1,8 @@
 """Pictures: bytes to pixels, and pixels to the square that a model sees.
 
 Pixels are np.uint8 [h w 3] and stay so until they are on the device. Interpolation is
-Pillow's bicubic, whose filter widens when it shrinks a picture (antialias), as CLIP and
-GIT were trained with.
+Pillow's, whose filters widen when they shrink a picture (antialias), as CLIP and GIT
+were trained with.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import math
 import os
 import threading
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -186,19 +186,32 @@ def _to_8_bits(array: np.ndarray) -> np.ndarray:
 # Transforms --------------------------------------------------------------------------
 
 
+Filter: TypeAlias = Literal["bicubic", "bilinear"]
+"""How pixels are interpolated: bicubic everywhere in GIT; other models differ."""
+
+_FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Resize:
     """The centre square, `size` pixels wide: how pictures are evaluated.
 
     The shorter side becomes `size`, the longer one int(size * long / short), and the
-    middle is cut out, as CLIP and GIT do (torchvision's Resize and CenterCrop with
-    bicubic interpolation). A picture of that size already comes back as it is.
+    middle is cut out: CLIPImageProcessor of transformers, to the bit. The original
+    release, torchvision's Resize and CenterCrop, differs in one thing alone: of an odd
+    margin it leaves the smaller half before the square or, where that is odd (3, 7,
+    11 ...), the larger, and then shows a square one pixel further on. A picture of that
+    size already comes back as it is.
     """
 
     size: int = 64
+    filter: Filter = "bicubic"
 
     def __post_init__(self) -> None:
-        _check_size(self.size)
+        _check(self.size, self.filter)
 
     def __call__(
         self, picture: np.ndarray, rng: np.random.Generator | None = None
@@ -212,7 +225,9 @@ class Resize:
             picture = _middle(picture, _STRIP * short)
             height, width = picture.shape[:2]
         tall, wide = int(size * height / short), int(size * width / short)
-        return np.ascontiguousarray(_middle(_scaled(picture, tall, wide), size))
+        return np.ascontiguousarray(
+            _middle(_scaled(picture, tall, wide, self.filter), size)
+        )
 
     def video(
         self, frames: Sequence[np.ndarray], rng: np.random.Generator | None = None
@@ -228,14 +243,15 @@ class Crop:
 
     torchvision's RandomResizedCrop with ratio 1:1, so also its way out: where no square
     of the drawn area fits after ten draws, the largest one in the middle. No flip: a
-    caption may say "left". Without `rng` the picture is evaluated: `Resize(size)`.
+    caption may say "left". Without `rng` the picture is evaluated, by `Resize`.
     """
 
     size: int = 64
     scale: tuple[float, float] = (0.8, 1.0)
+    filter: Filter = "bicubic"
 
     def __post_init__(self) -> None:
-        _check_size(self.size)
+        _check(self.size, self.filter)
         low, high = self.scale
         if not 0 < low <= high <= 1:
             raise ValueError(
@@ -254,14 +270,12 @@ class Crop:
     ) -> list[np.ndarray]:
         """F pictures of one size -> the same square of each."""
         if rng is None:
-            return Resize(self.size).video(frames)
+            return Resize(self.size, self.filter).video(frames)
         _check_one_size(frames)
         height, width = frames[0].shape[:2]
-        top, left, side = self._square(height, width, rng)
-        return [
-            _scaled(frame[top : top + side, left : left + side], self.size, self.size)
-            for frame in frames
-        ]
+        size, (top, left, side) = self.size, self._square(height, width, rng)
+        cut = (frame[top : top + side, left : left + side] for frame in frames)
+        return [_scaled(square, size, size, self.filter) for square in cut]
 
     def _square(
         self, height: int, width: int, rng: np.random.Generator
@@ -278,12 +292,14 @@ class Crop:
         return (height - side) // 2, (width - side) // 2, side
 
 
-def _check_size(size: int) -> None:
+def _check(size: int, filter: str) -> None:
     if not 1 <= size <= 2**14:
         raise ValueError(
             f"size={size} is no width of a picture: it must be at least 1 and at most "
             f"{2**14:,}"
         )
+    if filter not in _FILTERS:
+        raise ValueError(f"filter={filter!r} is none of {', '.join(_FILTERS)}")
 
 
 def _check_one_size(frames: Sequence[np.ndarray]) -> None:
@@ -301,14 +317,14 @@ _STRIP = 16
 
 
 def _middle(picture: np.ndarray, size: int) -> np.ndarray:
-    """The middle of each side longer than `size`, with torchvision's rounding."""
+    """The middle of each side longer than `size`; an odd margin is larger behind it."""
     height, width = picture.shape[:2]
-    top, left = round(max(height - size, 0) / 2), round(max(width - size, 0) / 2)
+    top, left = max(height - size, 0) // 2, max(width - size, 0) // 2
     return picture[top : top + size, left : left + size]
 
 
-def _scaled(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+def _scaled(picture: np.ndarray, height: int, width: int, filter: Filter) -> np.ndarray:
     if picture.shape[:2] == (height, width):
         return picture
     image = Image.fromarray(np.ascontiguousarray(picture))
-    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    return np.asarray(image.resize((width, height), _FILTERS[filter]))

@@ -276,7 +276,7 @@ def test_resize_is_the_middle_of_the_whole_resized_picture(seed: int) -> None:
     short = min(height, width)
     tall, wide = int(size * height / short), int(size * width / short)
     whole = Image.fromarray(picture).resize((wide, tall), Image.Resampling.BICUBIC)
-    top, left = round((tall - size) / 2), round((wide - size) / 2)
+    top, left = (tall - size) // 2, (wide - size) // 2
     expected = np.asarray(whole)[top : top + size, left : left + size]
     np.testing.assert_array_equal(Resize(size)(picture), expected)
 
