@@ -11,6 +11,7 @@ from git_jax.config import Node, spec
 from git_jax.models.git import Git
 from git_jax.nn.embed import TextEmbed
 from git_jax.nn.transformer import Stack
+from git_jax.vision.davit import DaViT
 from git_jax.vision.swin import Swin
 from git_jax.vision.vit import ViT
 
@@ -70,7 +71,23 @@ SWIN_DEFAULTS: dict[str, Any] = {
     "initializer_range": 0.02,
     "layer_norm_eps": 1e-5,
 }
-
+DAVIT_DEFAULTS: dict[str, Any] = {
+    "in_channels": 3,
+    "depths": (1, 1, 9, 1),
+    "patch_size": (7, 3, 3, 3),
+    "patch_stride": (4, 2, 2, 2),
+    "patch_padding": (3, 1, 1, 1),
+    "patch_prenorm": (False, True, True, True),
+    "embed_dim": (128, 256, 512, 1024),
+    "num_heads": (4, 8, 16, 32),
+    "num_groups": (4, 8, 16, 32),
+    "window_size": 12,
+    "drop_path_rate": 0.1,
+    "mlp_ratio": 4.0,
+    "qkv_bias": True,
+    "activation_function": "gelu",
+    "initializer_range": 0.02,
+}
 VIT_DEFAULTS: dict[str, Any] = VISION_DEFAULTS | {
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-12,
@@ -196,6 +213,39 @@ def swin(given: Mapping[str, Any], *, where: str) -> Node:
     )
 
 
+def davit(given: Mapping[str, Any], *, where: str) -> Node:
+    """The encoder that a config of `Florence2VisionBackbone` describes.
+
+    Raises:
+        ValueError: it describes another architecture, or a setting that has no
+            counterpart here.
+    """
+    if given.get("model_type") != "florence_vision":
+        raise ValueError(
+            f"{where}: model_type is {given.get('model_type')!r}, not "
+            f"'florence_vision': it is not a checkpoint of Florence2VisionBackbone"
+        )
+    held = DAVIT_DEFAULTS | dict(given)
+    _require_colours(held, where, "in_channels")
+    return spec(
+        DaViT,
+        patch=tuple(held["patch_size"]),
+        stride=tuple(held["patch_stride"]),
+        padding=tuple(held["patch_padding"]),
+        patch_norm=tuple("pre" if pre else "post" for pre in held["patch_prenorm"]),
+        widths=tuple(held["embed_dim"]),
+        depths=tuple(held["depths"]),
+        heads=tuple(held["num_heads"]),
+        groups=tuple(held["num_groups"]),
+        window=held["window_size"],
+        mlp_ratio=float(held["mlp_ratio"]),
+        activation=_activation(held, where, "activation_function"),
+        qkv_bias=held["qkv_bias"],
+        drop_path=float(held["drop_path_rate"]),
+        std=float(held["initializer_range"]),
+    )
+
+
 def config_of(model: Git) -> dict[str, Any]:
     """The `config.json` with which `GitForCausalLM` is this model.
 
@@ -257,11 +307,11 @@ def config_of(model: Git) -> dict[str, Any]:
     }
 
 
-def _activation(held: Mapping[str, Any], where: str) -> str:
-    name = held["hidden_act"]
+def _activation(held: Mapping[str, Any], where: str, key: str = "hidden_act") -> str:
+    name = held[key]
     if name not in ACTIVATIONS:
         raise ValueError(
-            f"{where}: hidden_act is {name!r}; here are {', '.join(ACTIVATIONS)}"
+            f"{where}: {key} is {name!r}; here are {', '.join(ACTIVATIONS)}"
         )
     return ACTIVATIONS[name]
 
@@ -278,11 +328,11 @@ def _require_none(
             )
 
 
-def _require_colours(held: Mapping[str, Any], where: str) -> None:
-    if held["num_channels"] != 3:
-        raise ValueError(
-            f"{where}: num_channels is {held['num_channels']}; pictures here have 3"
-        )
+def _require_colours(
+    held: Mapping[str, Any], where: str, key: str = "num_channels"
+) -> None:
+    if held[key] != 3:
+        raise ValueError(f"{where}: {key} is {held[key]}; pictures here have 3")
 
 
 def _theirs(activation: str) -> str:

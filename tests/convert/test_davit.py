@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from git_jax.convert import davit
+from git_jax.config import build
+from git_jax.convert import davit, huggingface, source
 from git_jax.vision.davit import DaViT
 from tests.reference import assert_same_arrays, assert_same_gradients, drawn, torch
 
@@ -61,24 +62,6 @@ LONE = dict(
 CONFIGS = {"tiny": TINY, "odd": ODD, "lone": LONE}
 
 
-def ours_of(config):
-    return DaViT(
-        patch=config.patch_size,
-        stride=config.patch_stride,
-        padding=config.patch_padding,
-        patch_norm=tuple("pre" if pre else "post" for pre in config.patch_prenorm),
-        widths=config.embed_dim,
-        depths=config.depths,
-        heads=config.num_heads,
-        groups=config.num_groups,
-        window=config.window_size,
-        mlp_ratio=config.mlp_ratio,
-        activation=config.activation_function,
-        qkv_bias=config.qkv_bias,
-        drop_path=config.drop_path_rate,
-    )
-
-
 @functools.cache
 def pair(name):
     """A model there and the same one here."""
@@ -92,7 +75,7 @@ def pair(name):
             # gain softmax saturates, and of the small gradients that are left the
             # reference's own were found 3e-4 off those of float64, ours 2e-4.
             parameter.data *= 0.5
-    model = ours_of(config)
+    model = build(huggingface.davit(config.to_dict(), where=name))
     shapes = jax.eval_shape(model.init, jax.random.key(0), frames((32, 32)))["params"]
     theirs = {k: v.detach().numpy() for k, v in there.state_dict().items()}
     table = davit.huggingface(model)
@@ -152,10 +135,60 @@ def test_the_round_trip_is_the_identity(name):
 
 def test_the_defaults_are_those_of_florence_2_base():
     config = transformers.Florence2VisionConfig()
-    model = DaViT()
-    assert ours_of(config) == model
+    model = build(huggingface.davit(config.to_dict(), where="there"))
+    assert model == DaViT()
     with torch.device("meta"):
         there = florence.Florence2VisionBackbone(config)
     params = jax.eval_shape(model.init, jax.random.key(0), frames((32, 32)))["params"]
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert count == sum(value.numel() for value in there.parameters())
+
+
+TEXTS = dict(
+    model_type="bart",
+    d_model=16,
+    encoder_layers=1,
+    decoder_layers=1,
+    encoder_attention_heads=2,
+    decoder_attention_heads=2,
+    encoder_ffn_dim=16,
+    decoder_ffn_dim=16,
+    vocab_size=51300,
+)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_directory_of_transformers_is_read(whole, tmp_path):
+    """The backbone alone, and in front of a whole Florence-2's text model."""
+    made = pair("tiny")
+    model = made.there
+    if whole:
+        vision = TINY | dict(model_type="florence_vision", projection_dim=16)
+        config = transformers.Florence2Config(vision_config=vision, text_config=TEXTS)
+        model = transformers.Florence2ForConditionalGeneration(config)
+        model.model.vision_tower.load_state_dict(made.there.state_dict())
+    model.save_pretrained(tmp_path)
+    found = source.read(tmp_path)
+    assert build(found.config.encoder) == made.model
+    jax.tree.map(np.testing.assert_array_equal, found.params, made.params)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(model_type="davit"), "model_type is 'davit', not 'florence_vision'"),
+        (dict(in_channels=1), "in_channels is 1; pictures here have 3"),
+        (dict(activation_function="relu"), "activation_function is 'relu'; here are"),
+    ],
+)
+def test_a_config_of_another_encoder_is_refused(changes, message):
+    with pytest.raises(ValueError, match=f"config.json: {message}"):
+        huggingface.davit(
+            {"model_type": "florence_vision"} | changes, where="config.json"
+        )
+
+
+def test_what_a_config_leaves_out_is_the_default_there():
+    whole = transformers.Florence2VisionConfig().to_dict()
+    found = huggingface.davit({"model_type": "florence_vision"}, where="config.json")
+    assert found == huggingface.davit(whole, where="config.json")
