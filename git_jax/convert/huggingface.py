@@ -106,11 +106,7 @@ def git(given: Mapping[str, Any], *, where: str) -> Node:
         ValueError: it describes another architecture, or a setting that has no
             counterpart here.
     """
-    if given.get("model_type") != "git":
-        raise ValueError(
-            f"{where}: model_type is {given.get('model_type')!r}, not 'git': it is not "
-            f"a checkpoint of GitForCausalLM"
-        )
+    _require_type(given, "git", "GitForCausalLM", where)
     held = DEFAULTS | dict(given)
     frames = held["num_image_with_embedding"]
     if frames == 1:
@@ -189,11 +185,7 @@ def swin(given: Mapping[str, Any], *, where: str) -> Node:
         ValueError: it describes another architecture, or a setting that has no
             counterpart here.
     """
-    if given.get("model_type") != "swin":
-        raise ValueError(
-            f"{where}: model_type is {given.get('model_type')!r}, not 'swin': it is "
-            f"not a checkpoint of SwinModel"
-        )
+    _require_type(given, "swin", "SwinModel", where)
     held = SWIN_DEFAULTS | dict(given)
     _require_none(held, (*DROPOUTS, "use_absolute_embeddings"), where)
     _require_colours(held, where)
@@ -220,11 +212,7 @@ def davit(given: Mapping[str, Any], *, where: str) -> Node:
         ValueError: it describes another architecture, or a setting that has no
             counterpart here.
     """
-    if given.get("model_type") != "florence_vision":
-        raise ValueError(
-            f"{where}: model_type is {given.get('model_type')!r}, not "
-            f"'florence_vision': it is not a checkpoint of Florence2VisionBackbone"
-        )
+    _require_type(given, "florence_vision", "Florence2VisionBackbone", where)
     held = DAVIT_DEFAULTS | dict(given)
     _require_colours(held, where, "in_channels")
     return spec(
@@ -314,6 +302,15 @@ def _activation(held: Mapping[str, Any], where: str, key: str = "hidden_act") ->
             f"{where}: {key} is {name!r}; here are {', '.join(ACTIVATIONS)}"
         )
     return ACTIVATIONS[name]
+
+
+def _require_type(given: Mapping[str, Any], kind: str, made: str, where: str) -> None:
+    """ValueError where a config is not of the model that the class `made` makes."""
+    if given.get("model_type") != kind:
+        raise ValueError(
+            f"{where}: model_type is {given.get('model_type')!r}, not {kind!r}: it is "
+            f"not a checkpoint of {made}"
+        )
 
 
 def _require_none(

@@ -115,3 +115,17 @@ def read_by_git(encoder, size):
     )
     assert image.shape[::2] == (1, 768)
     return params["encoder"], image.shape[1] // 6
+
+
+def size_of_git(encoder, width, blocks):
+    """Parameters of an encoder and of its GIT as the paper counts them, without words.
+
+    The decoder has that width and so many parameters in its blocks. Eight devices hold
+    the encoder.
+    """
+    frames = jax.ShapeDtypeStruct((1, 1, 384, 384, 3), jnp.float32)
+    params = jax.eval_shape(encoder.init, jax.random.key(0), frames)["params"]
+    for layout in (Layout(1, 1, 8), Layout(1, 8, 1)):
+        sharding.parameters(params, layout.mesh())
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return count, count + (encoder.width * width + 3 * width) + blocks

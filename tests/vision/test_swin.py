@@ -6,9 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from git_jax import sharding
 from git_jax.nn.transformer import DropPath
-from git_jax.sharding import Layout
 from git_jax.vision.swin import Swin, neighbours, relative_index
 from tests.vision import laws
 from tests.vision.laws import drawn, tokens
@@ -149,14 +147,9 @@ def test_our_coswin_h_makes_git_of_its_published_size():
         window=12,
         merge="convolution",
     )
-    frames = jax.ShapeDtypeStruct((1, 1, 384, 384, 3), jnp.float32)
-    params = jax.eval_shape(model.init, jax.random.key(0), frames)["params"]
-    encoder = sum(leaf.size for leaf in jax.tree.leaves(params))
-    total = encoder + (model.width * 768 + 3 * 768) + 42_527_232
+    encoder, total = laws.size_of_git(model, 768, 42_527_232)
     assert (encoder, total) == (641_808_880, 686_304_496)
     assert abs(total / 681e6 - 1) < 0.01
-    sharding.parameters(params, Layout(1, 1, 8).mesh())
-    sharding.parameters(params, Layout(1, 8, 1).mesh())
 
 
 @pytest.mark.parametrize(
