@@ -41,11 +41,12 @@ PARAMETERS: tuple[tuple[str, str], ...] = (
     (r"stem_block/kernel_\d+", "_ _ _ D"),
     (r"embed/(word|output)", "V D"),
     (r"embed/output_bias", "V"),
+    (r"[a-z]+_position/kernel", "_ _ _ D"),
     (r"position", "_ D"),
     (r"relative", "_ H"),
     (r"temporal", "_ D"),
     (r"cls", "_"),
-    (r"(ffn/down|attention/out|project|patches|convolve)/bias", "_"),
+    (r"(ffn/down|attention/out|project|patches|convolve|[a-z]+_position)/bias", "_"),
     (r"norm[a-z_0-9]*/(scale|bias)|[a-z]+_norm/(scale|bias)", "_"),
 )
 

@@ -11,6 +11,7 @@ from git_jax.config import Node, spec
 from git_jax.models.git import Git
 from git_jax.nn.embed import TextEmbed
 from git_jax.nn.transformer import Stack
+from git_jax.vision.davit import DaViT
 from git_jax.vision.swin import Swin
 from git_jax.vision.vit import ViT
 
@@ -70,7 +71,23 @@ SWIN_DEFAULTS: dict[str, Any] = {
     "initializer_range": 0.02,
     "layer_norm_eps": 1e-5,
 }
-
+DAVIT_DEFAULTS: dict[str, Any] = {
+    "in_channels": 3,
+    "depths": (1, 1, 9, 1),
+    "patch_size": (7, 3, 3, 3),
+    "patch_stride": (4, 2, 2, 2),
+    "patch_padding": (3, 1, 1, 1),
+    "patch_prenorm": (False, True, True, True),
+    "embed_dim": (128, 256, 512, 1024),
+    "num_heads": (4, 8, 16, 32),
+    "num_groups": (4, 8, 16, 32),
+    "window_size": 12,
+    "drop_path_rate": 0.1,
+    "mlp_ratio": 4.0,
+    "qkv_bias": True,
+    "activation_function": "gelu",
+    "initializer_range": 0.02,
+}
 VIT_DEFAULTS: dict[str, Any] = VISION_DEFAULTS | {
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-12,
@@ -89,11 +106,7 @@ def git(given: Mapping[str, Any], *, where: str) -> Node:
         ValueError: it describes another architecture, or a setting that has no
             counterpart here.
     """
-    if given.get("model_type") != "git":
-        raise ValueError(
-            f"{where}: model_type is {given.get('model_type')!r}, not 'git': it is not "
-            f"a checkpoint of GitForCausalLM"
-        )
+    _require_type(given, "git", "GitForCausalLM", where)
     held = DEFAULTS | dict(given)
     frames = held["num_image_with_embedding"]
     if frames == 1:
@@ -172,11 +185,7 @@ def swin(given: Mapping[str, Any], *, where: str) -> Node:
         ValueError: it describes another architecture, or a setting that has no
             counterpart here.
     """
-    if given.get("model_type") != "swin":
-        raise ValueError(
-            f"{where}: model_type is {given.get('model_type')!r}, not 'swin': it is "
-            f"not a checkpoint of SwinModel"
-        )
+    _require_type(given, "swin", "SwinModel", where)
     held = SWIN_DEFAULTS | dict(given)
     _require_none(held, (*DROPOUTS, "use_absolute_embeddings"), where)
     _require_colours(held, where)
@@ -190,6 +199,35 @@ def swin(given: Mapping[str, Any], *, where: str) -> Node:
         mlp_ratio=float(held["mlp_ratio"]),
         activation=_activation(held, where),
         epsilon=float(held["layer_norm_eps"]),
+        qkv_bias=held["qkv_bias"],
+        drop_path=float(held["drop_path_rate"]),
+        std=float(held["initializer_range"]),
+    )
+
+
+def davit(given: Mapping[str, Any], *, where: str) -> Node:
+    """The encoder that a config of `Florence2VisionBackbone` describes.
+
+    Raises:
+        ValueError: it describes another architecture, or a setting that has no
+            counterpart here.
+    """
+    _require_type(given, "florence_vision", "Florence2VisionBackbone", where)
+    held = DAVIT_DEFAULTS | dict(given)
+    _require_colours(held, where, "in_channels")
+    return spec(
+        DaViT,
+        patch=tuple(held["patch_size"]),
+        stride=tuple(held["patch_stride"]),
+        padding=tuple(held["patch_padding"]),
+        patch_norm=tuple("pre" if pre else "post" for pre in held["patch_prenorm"]),
+        widths=tuple(held["embed_dim"]),
+        depths=tuple(held["depths"]),
+        heads=tuple(held["num_heads"]),
+        groups=tuple(held["num_groups"]),
+        window=held["window_size"],
+        mlp_ratio=float(held["mlp_ratio"]),
+        activation=_activation(held, where, "activation_function"),
         qkv_bias=held["qkv_bias"],
         drop_path=float(held["drop_path_rate"]),
         std=float(held["initializer_range"]),
@@ -257,13 +295,22 @@ def config_of(model: Git) -> dict[str, Any]:
     }
 
 
-def _activation(held: Mapping[str, Any], where: str) -> str:
-    name = held["hidden_act"]
+def _activation(held: Mapping[str, Any], where: str, key: str = "hidden_act") -> str:
+    name = held[key]
     if name not in ACTIVATIONS:
         raise ValueError(
-            f"{where}: hidden_act is {name!r}; here are {', '.join(ACTIVATIONS)}"
+            f"{where}: {key} is {name!r}; here are {', '.join(ACTIVATIONS)}"
         )
     return ACTIVATIONS[name]
+
+
+def _require_type(given: Mapping[str, Any], kind: str, made: str, where: str) -> None:
+    """ValueError where a config is not of the model that the class `made` makes."""
+    if given.get("model_type") != kind:
+        raise ValueError(
+            f"{where}: model_type is {given.get('model_type')!r}, not {kind!r}: it is "
+            f"not a checkpoint of {made}"
+        )
 
 
 def _require_none(
@@ -278,11 +325,11 @@ def _require_none(
             )
 
 
-def _require_colours(held: Mapping[str, Any], where: str) -> None:
-    if held["num_channels"] != 3:
-        raise ValueError(
-            f"{where}: num_channels is {held['num_channels']}; pictures here have 3"
-        )
+def _require_colours(
+    held: Mapping[str, Any], where: str, key: str = "num_channels"
+) -> None:
+    if held[key] != 3:
+        raise ValueError(f"{where}: {key} is {held[key]}; pictures here have 3")
 
 
 def _theirs(activation: str) -> str:

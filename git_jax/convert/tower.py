@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from git_jax.config import Node
-from git_jax.convert import huggingface, swin, vit
+from git_jax.convert import davit, huggingface, swin, vit
 from git_jax.convert.table import Table
 from git_jax.nn.embed import CLIP_MEAN, CLIP_STD
 
@@ -67,6 +67,12 @@ _SWIN = Tower(
     "embeddings.patch_embeddings.projection.weight",
     (r"(classifier|decoder)\..*",),
 )
+_DAVIT = Tower(
+    huggingface.davit,
+    lambda module, _: davit.huggingface(module),
+    "convs.0.conv.weight",
+    (r"(model\.)?(language_model|multi_modal_projector)\..*", r"lm_head\..*"),
+)
 
 # By the `model_type` of a `config.json`.
 KINDS: Mapping[str, Tower] = {
@@ -75,4 +81,6 @@ KINDS: Mapping[str, Tower] = {
     "git_vision_model": _CLIP,
     "vit": _VIT,
     "swin": _SWIN,
+    "florence2": _DAVIT,
+    "florence_vision": _DAVIT,
 }

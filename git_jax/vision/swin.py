@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from git_jax import sharding
+from git_jax.nn import window
 from git_jax.nn.embed import Convolution, PatchEmbed
 from git_jax.nn.transformer import (
     Activation,
@@ -78,10 +79,10 @@ class Block(nn.Module):
     ) -> Float[Array, "R h w D"]:
         rows, high, wide, _ = x.shape
         # What fills up the last windows is seen as any token is, as in the reference.
-        x = _filled(x, side)
+        x = window.fill(x, side)
         _, down, across, _ = x.shape
         x = jnp.roll(x, (-shift, -shift), axis=(1, 2))
-        tokens = _windows(x, side)
+        tokens = window.cut(x, side)
         mask = None
         if shift:
             near = neighbours(down, across, side, shift)
@@ -89,7 +90,7 @@ class Block(nn.Module):
             mask = every.reshape(len(tokens), 1, side**2, side**2)
         bias = self.relative[relative_index(side, self.window)].transpose(2, 0, 1)
         seen = Seen(self.attention.remember(tokens), mask, bias[None])
-        x = _map(self.attention(tokens, [seen]), down, across)
+        x = window.join(self.attention(tokens, [seen]), down, across)
         return jnp.roll(x, (shift, shift), axis=(1, 2))[:, :high, :wide]
 
 
@@ -154,7 +155,7 @@ class Merge(nn.Module):
     def __call__(self, x: Float[Array, "R h w D"]) -> Float[Array, "R h2 w2 D2"]:
         if self.how == "convolution":
             return self.norm(self.convolve(x))
-        x = _filled(x, 2)
+        x = window.fill(x, 2)
         rows, high, wide, width = x.shape
         fours = x.reshape(rows, high // 2, 2, wide // 2, 2, width)
         # The reference has the four below each other first, then beside each other.
@@ -270,7 +271,7 @@ class Swin(nn.Module):
     def _embed(self, x: Float[Array, "R h w 3"]) -> Float[Array, "R h2 w2 D"]:
         if self.merge == "convolution":
             return self.patches(x)
-        x = _filled(x, self.patch)
+        x = window.fill(x, self.patch)
         rows, high, wide, _ = x.shape
         return self.patches(x).reshape(
             rows, high // self.patch, wide // self.patch, self.embed
@@ -294,40 +295,18 @@ def relative_index(side: int, window: int) -> Int[np.ndarray, "T T"]:
     return index.reshape(side**2, side**2)
 
 
-def neighbours(
-    high: int, wide: int, side: int, shift: int
-) -> Bool[np.ndarray, "n 1 T T"]:
+def neighbours(high: int, wide: int, side: int, shift: int) -> Bool[Array, "n 1 T T"]:
     """Which tokens of each window lay together before the map was rolled by `shift`.
 
     Six in a row, in windows of three shifted by one: 1 2 3 | 4 5 0. In the second
     window 4 and 5 see each other, and 0 sees itself.
     """
     down, across = (np.arange(size) >= size - shift for size in (high, wide))
-    region = (2 * down[:, None] + across)[None, :, :, None]
-    region = _windows(region, side)[:, :, 0]
+    region = jnp.array(2 * down[:, None] + across)[None, :, :, None]
+    region = window.cut(region, side)[:, :, 0]
     return (region[:, :, None] == region[:, None, :])[:, None]
 
 
 def _overlapping(width: int, stride: int, std: float) -> Convolution:
     """CvT's: 7 x 7 with stride 4 and padding 2, 3 x 3 with stride 2 and padding 1."""
     return Convolution(width, 2 * stride - 1, stride, stride // 2, std)
-
-
-def _filled(x: Float[Array, "R h w D"], side: int) -> Float[Array, "R h2 w2 D"]:
-    """Zeros at the right and at the bottom, up to multiples of `side`."""
-    _, high, wide, _ = x.shape
-    return jnp.pad(x, ((0, 0), (0, -high % side), (0, -wide % side), (0, 0)))
-
-
-def _windows(x: Any, side: int) -> Any:
-    """`[R h w D]` in windows of `[side side]`, rows of windows first: `[R*n T D]`."""
-    rows, high, wide, width = x.shape
-    x = x.reshape(rows, high // side, side, wide // side, side, width)
-    return x.swapaxes(2, 3).reshape(-1, side * side, width)
-
-
-def _map(x: Float[Array, "r T D"], high: int, wide: int) -> Float[Array, "R h w D"]:
-    """The inverse of `_windows`."""
-    side = round(x.shape[1] ** 0.5)
-    x = x.reshape(-1, high // side, wide // side, side, side, x.shape[-1])
-    return x.swapaxes(2, 3).reshape(-1, high, wide, x.shape[-1])

@@ -1,19 +1,15 @@
 """The laws of Swin and CoSwin; tests/convert/test_swin.py holds them to references."""
 
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from git_jax import sharding, tree
-from git_jax.models.git import Git
-from git_jax.nn.embed import TextEmbed
-from git_jax.nn.transformer import DropPath, Stack
-from git_jax.sharding import Layout
+from git_jax.nn.transformer import DropPath
 from git_jax.vision.swin import Swin, neighbours, relative_index
+from tests.vision import laws
+from tests.vision.laws import drawn, tokens
 
 BOTH = pytest.mark.parametrize("merge", ["patches", "convolution"])
 
@@ -33,61 +29,17 @@ def odd(**changes):
     return Swin(**fields | changes)
 
 
-@functools.cache
-def drawn(model, size=(20, 26)):
-    """Parameters, none of them what it is at the beginning, and frames."""
-    rng = np.random.default_rng(0)
-
-    def noise(name, leaf):
-        return jnp.array(
-            name.endswith("scale") + 0.3 * rng.normal(size=leaf.shape), "f4"
-        )
-
-    frames = jnp.array(rng.normal(size=(2, 2, *size, 3)), jnp.float32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), frames)["params"]
-    return tree.map_named(noise, shapes), frames
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def tokens(model, params, frames, key=None):
-    rngs = None if key is None else {"dropout": key}
-    return model.apply({"params": params}, frames, rngs=rngs)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def trained(model, params, frames, key):
-    """Tokens in training, and the gradients of a sum of theirs."""
-
-    def square(params):
-        found = tokens(model, params, frames, key)
-        return jnp.square(found[..., 0]).sum(), found
-
-    return jax.grad(square, has_aux=True)(params)
-
-
 @pytest.mark.parametrize(
     "changes", [dict(scan=False, remat="dots"), dict(remat="full")]
 )
 def test_loops_and_what_they_keep_change_nothing(changes):
     plain = dict(depths=(5,), heads=(3,))
-    params, frames = drawn(odd(**plain), (12, 14))
-    given = params, frames, jax.random.key(5)
-    chex.assert_trees_all_close(
-        trained(odd(**plain), *given),
-        trained(odd(**plain, **changes), *given),
-        rtol=1e-4,
-        atol=1e-4,
-    )
+    laws.assert_same_training(odd(**plain), odd(**plain, **changes), (12, 14))
 
 
 @BOTH
 def test_frames_do_not_see_each_other(merge):
-    params, frames = drawn(odd(merge=merge))
-    before = tokens(odd(merge=merge), params, frames)
-    after = tokens(odd(merge=merge), params, frames.at[0, 1].add(1.0))
-    chex.assert_trees_all_equal(before[1], after[1])
-    chex.assert_trees_all_equal(before[0, 0], after[0, 0])
-    assert abs(before[0, 1] - after[0, 1]).max() > 1e-2
+    laws.assert_frames_are_apart(odd(merge=merge))
 
 
 @pytest.mark.parametrize(
@@ -142,12 +94,7 @@ def test_what_was_rolled_around_is_no_neighbour():
 
 
 def test_stochastic_depth_acts_where_a_key_is_given():
-    params, frames = drawn(odd())
-    never = odd(drop_path=0.0)
-    plain = tokens(odd(), params, frames)
-    chex.assert_trees_all_equal(plain, tokens(never, params, frames))
-    chex.assert_trees_all_equal(plain, tokens(never, params, frames, jax.random.key(1)))
-    assert abs(plain - tokens(odd(), params, frames, jax.random.key(1))).max() > 1e-2
+    laws.assert_drop_path_needs_a_key(odd(), odd(drop_path=0.0))
 
 
 def test_rows_are_dropped_whole_and_their_mean_stays():
@@ -161,33 +108,18 @@ def test_rows_are_dropped_whole_and_their_mean_stays():
 
 @BOTH
 def test_halves_are_close(merge):
-    model = odd(merge=merge)
-    params, frames = drawn(model)
-    found = tokens(model, params, frames.astype(jnp.bfloat16))
-    assert found.dtype == jnp.bfloat16
-    plain = tokens(model, params, frames)
-    assert abs(found - plain).mean() < 0.05 * abs(plain).mean()
+    laws.assert_halves_are_close(odd(merge=merge))
 
 
 @BOTH
 def test_every_parameter_has_its_place(merge):
-    params, _ = drawn(odd(embed=8, heads=(2, 4), merge=merge))
-    placed = sharding.parameters(params, Layout(2, 2, 2).mesh())
-    for name, leaf, place in zip(
-        tree.names(params), *map(jax.tree.leaves, (params, placed)), strict=True
-    ):
-        if name.endswith("kernel"):
-            assert leaf.size >= 2 * np.prod(place.shard_shape(leaf.shape)), name
+    laws.assert_every_parameter_has_its_place(odd(embed=8, heads=(2, 4), merge=merge))
 
 
 def test_a_mesh_changes_nothing():
-    model = odd(embed=8, depths=(2, 1), heads=(2, 4), merge="convolution")
-    params, frames = drawn(model)
-    mesh = Layout(2, 2, 2).mesh()
-    placed = jax.device_put(params, sharding.parameters(params, mesh))
-    with jax.set_mesh(mesh):
-        found = tokens(model, placed, jax.device_put(frames, sharding.replicated(mesh)))
-    chex.assert_trees_all_close(found, tokens(model, params, frames), atol=1e-5)
+    laws.assert_a_mesh_changes_nothing(
+        odd(embed=8, depths=(2, 1), heads=(2, 4), merge="convolution")
+    )
 
 
 @pytest.mark.parametrize(
@@ -200,23 +132,10 @@ def test_a_mesh_changes_nothing():
     ],
 )
 def test_git_reads_what_swin_gives(merge, size, count):
-    encoder = Swin(merge=merge)
-    model = Git(encoder, TextEmbed(), Stack(norm="post"), frames=6)
-    batch = {
-        "frames": jax.ShapeDtypeStruct((1, 6, *size, 3), jnp.uint8),
-        "tokens": jax.ShapeDtypeStruct((1, 5), jnp.int32),
-    }
-    params = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
-    assert params["project"]["kernel"].shape == (768, 768)
+    params, found = laws.read_by_git(Swin(merge=merge), size)
+    assert found == count
     if merge == "patches":  # Swin-T without its head
-        leaves = jax.tree.leaves(params["encoder"])
-        assert sum(leaf.size for leaf in leaves) == 27_519_354
-    image, _ = jax.eval_shape(
-        lambda p, frames: model.apply({"params": p}, frames, method="image"),
-        params,
-        batch["frames"],
-    )
-    assert image.shape == (1, 6 * count, 768)
+        assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 27_519_354
 
 
 def test_our_coswin_h_makes_git_of_its_published_size():
@@ -228,14 +147,9 @@ def test_our_coswin_h_makes_git_of_its_published_size():
         window=12,
         merge="convolution",
     )
-    frames = jax.ShapeDtypeStruct((1, 1, 384, 384, 3), jnp.float32)
-    params = jax.eval_shape(model.init, jax.random.key(0), frames)["params"]
-    encoder = sum(leaf.size for leaf in jax.tree.leaves(params))
-    total = encoder + (model.width * 768 + 3 * 768) + 42_527_232
+    encoder, total = laws.size_of_git(model, 768, 42_527_232)
     assert (encoder, total) == (641_808_880, 686_304_496)
     assert abs(total / 681e6 - 1) < 0.01
-    sharding.parameters(params, Layout(1, 1, 8).mesh())
-    sharding.parameters(params, Layout(1, 8, 1).mesh())
 
 
 @pytest.mark.parametrize(
