@@ -3,19 +3,30 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
-from git_jax.caption import Clip, captions, clips, read, search_of
-from git_jax.config import build
+from git_jax.caption import Clip, captions, clips, opened, read, search_of
+from git_jax.config import build, spec
+from git_jax.convert import target
+from git_jax.convert.checkpoint import Checkpoint, shapes
+from git_jax.data.image import Crop
 from git_jax.data.pipeline import Loader
+from git_jax.data.tokenizer import WordPiece
 from git_jax.decode.beam import Beam
 from git_jax.decode.search import Greedy
+from git_jax.evaluate import Evaluation
+from git_jax.models.git import Git, generate
+from git_jax.nn.embed import TextEmbed
+from git_jax.nn.transformer import Stack
 from git_jax.sharding import Layout
 from git_jax.trained import Trained
+from git_jax.vision.vit import ViT
 from tests import walls
 
 
@@ -199,3 +210,100 @@ def test_flags_choose_the_search() -> None:
     assert search_of(run, beams=1, max_tokens=5, normalise="gnmt") == Greedy(5)
     plain = search_of(Greedy(7), beams=4, max_tokens=None, normalise="huggingface")
     assert plain == Beam(4, 7, "huggingface", None)
+
+
+# Checkpoints of others, questions and clips --------------------------------------
+
+PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "what", "is", "it", "a", "red", "wall")
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory as transformers has it, of a model of clips of up to 3 frames."""
+    folder = tmp_path_factory.mktemp("published")
+    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in PIECES))
+    model = spec(
+        Git,
+        encoder=spec(ViT, size=16, patch=8, width=16, depth=1, heads=2, mlp=16),
+        embed=spec(TextEmbed, width=16, vocabulary=len(PIECES), positions=16),
+        decoder=spec(
+            Stack, width=16, depth=2, heads=2, mlp=16, norm="post", dropout=0.1
+        ),
+        frames=3,
+    )
+    config = ConfigDict({"model": model})
+    config.loader = spec(Loader, frames=3, image=spec(Crop, size=16))
+    config.evaluate = spec(Evaluation, search=spec(Beam, max_tokens=6))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: rng.normal(size=leaf.shape).astype(np.float32),
+        shapes(build(model)),
+    )
+    words = WordPiece(str(folder / "vocab.txt"))
+    target.write_huggingface(Checkpoint(config, params, words), folder / "git")
+    return folder / "git"
+
+
+def of(checkpoint: Path) -> Trained:
+    flags: dict[str, Any] = {"run": None, "checkpoint": str(checkpoint)}
+    line = walls.options(**flags)
+    found = opened(line.flags, line)
+    return replace(found, mesh=Layout().mesh(jax.devices()[:1]))
+
+
+def test_a_question_is_a_prefix_and_a_folder_a_clip(
+    published: Path, files: list[str], tmp_path: Path
+) -> None:
+    """What is said is what the model writes behind the question, of those frames."""
+    trained = of(published)
+    frames = tmp_path / "clip"
+    frames.mkdir()
+    for i, file in enumerate(files[:2]):
+        Image.open(file).save(frames / f"{i}.png")
+    given = clips([str(frames), files[0]], 3, video=False)
+    (clip, picture) = captions(trained, given, Greedy(6), 4, question="what is it")
+    squares = read(given, build(trained.config.loader), 3)
+    assert [len(each) for each in squares] == [2, 1]
+    model, words = build(trained.config.model), trained.tokenizer
+    prefix = [words.bos, *words.encode("what is it")]
+    assert prefix == [2, 4, 5, 6]
+    for found, seen in ((clip, squares[0]), (picture, squares[1])):
+        batch = {
+            "frames": jax.numpy.array(seen)[None],
+            "tokens": jax.numpy.array([prefix], jax.numpy.int32),
+            "prefix_length": jax.numpy.array([len(prefix)]),
+        }
+        want = jax.jit(
+            lambda params, batch: generate(
+                model, params, Greedy(6), batch, eos=words.eos, pad=words.pad
+            )
+        )(trained.parameters(), batch)
+        ids = want.tokens[0, : want.length[0]].tolist()
+        assert found.tokens == [id for id in ids if id not in (0, 2, 3)]
+        np.testing.assert_allclose(found.score, want.score[0], atol=1e-5)
+    # All files as one clip are that clip.
+    together = clips(files[:2], 3, video=True)
+    (again,) = captions(trained, together, Greedy(6), 4, question="what is it")
+    assert again.tokens == clip.tokens and again.file == " ".join(files[:2])
+
+
+def test_a_shell_captions_with_a_published_checkpoint(
+    published: Path, files: list[str]
+) -> None:
+    done = walls.shell("caption", f"--checkpoint={published}", "--json", *files[:2])
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    trained = of(published)
+    search = search_of(Beam(4, 6), beams=4, max_tokens=None, normalise="gnmt")
+    want = captions(trained, clips(files[:2], 3, video=False), search, 4)
+    assert [each["tokens"] for each in found] == [each.tokens for each in want]
+
+
+def test_one_model_is_named(published: Path) -> None:
+    for flags in ({}, {"run": "a", "checkpoint": "b"}):
+        line = walls.options(**({"run": None, "checkpoint": None} | flags))
+        with pytest.raises(ValueError, match="--run=DIR.*or --checkpoint=DIR"):
+            opened(line.flags, line)
+    line = walls.options(run=None, checkpoint="no/such/place")
+    with pytest.raises(ValueError, match="--checkpoint=no/such/place: there is no"):
+        opened(line.flags, line)
