@@ -22,8 +22,8 @@ texts of 40 tokens, numbers of pairs. OURS, because neither the paper nor the re
 gives them: batch 4,096 (a common size for contrastive towers of this time), AdamW's
 betas, decay and clip (torch's defaults and 1.0), a warm-up of 500 steps, 30 epochs of
 `base` and `large` (they see as many pairs as two fifths of `huge`'s), rates and epochs
-of `git2` (as `huge`), bfloat16 and remat, and the shapes of both unreleased encoders
-and of GIT2's decoder, see `CoSwin` and `DaViT` below.
+of `git2` (as `huge`; 384 pixels are told of it by others' tables, for both), bfloat16,
+remat and the mesh, the shapes of both unreleased encoders and of GIT2's decoder.
 """
 
 from ml_collections import ConfigDict
@@ -44,6 +44,7 @@ from git_jax.nn.transformer import Stack
 from git_jax.optim import AdamW
 from git_jax.sharding import Layout
 from git_jax.tasks import caption
+from git_jax.vision.davit import DaViT
 from git_jax.vision.swin import Swin
 from git_jax.vision.vit import ViT
 
@@ -103,19 +104,48 @@ def huge() -> ConfigDict:
     )
 
 
-def _decoder() -> Node:
-    """Six layers of 768: the decoder of GIT_B, GIT_L and GIT."""
+def git2() -> ConfigDict:
+    """GIT2: a DaViT of 4.8 B and a decoder of 24 layers, 12.9 B pairs."""
+    # Ours, unpublished: DaViT-Giant (1.4 B: widths 384 to 3072, depths 1-1-12-3) at its
+    # next width, deepened in the ratio of its stages; 4.77 B parameters.
+    davit = spec(
+        DaViT,
+        widths=(512, 1024, 2048, 4096),
+        depths=(1, 1, 22, 6),
+        heads=(16, 32, 64, 128),
+        groups=(16, 32, 64, 128),
+        window=12,
+        remat="full",
+    )
+    return _pretrain(
+        encoder=davit,
+        # Of BERT-large's shape, which makes up the 0.3 B that are not the encoder's.
+        decoder=_decoder(width=1024, depth=24, heads=16, mlp=4096, remat="full"),
+        size=384,
+        steps=2 * 12_900_000_000 // BATCH,
+    )
+
+
+def _decoder(
+    *,
+    width: int = 768,
+    depth: int = 6,
+    heads: int = 12,
+    mlp: int = 3072,
+    remat: str = "dots",
+) -> Node:
+    """The decoder, by default that of GIT_B, GIT_L and GIT."""
     return spec(
         Stack,
-        width=768,
-        depth=6,
-        heads=12,
-        mlp=3072,
+        width=width,
+        depth=depth,
+        heads=heads,
+        mlp=mlp,
         norm="post",
         epsilon=1e-12,
         dropout=0.1,
         attention_dropout=0.1,
-        remat="dots",
+        remat=remat,
     )
 
 
