@@ -119,7 +119,8 @@ def _of_weights_alone(weights: Weights, source: Path) -> Checkpoint:
                 f"{where} has {model.embed.vocabulary} words, but the tokenizer beside "
                 f"it {words.size}"
             )
-        image = spec(Crop, size=node.encoder.size)
+        # As its get_image_transform, whose CenterCrop is torchvision's.
+        image = spec(Crop, size=node.encoder.size, rounding="even")
         return Checkpoint(_config(node, image, source), params, words)
     prefix = "visual." if "visual.conv1.weight" in weights else ""
     if f"{prefix}conv1.weight" not in weights:

@@ -10,7 +10,7 @@ import io
 import math
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -194,6 +194,11 @@ _FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
 }
 
+Rounding: TypeAlias = Literal["down", "even"]
+"""Where the middle lies, when half a margin is no whole number of pixels."""
+
+_ROUNDINGS: dict[str, Callable[[float], int]] = {"down": math.floor, "even": round}
+
 
 @dataclasses.dataclass(frozen=True)
 class Resize:
@@ -201,17 +206,19 @@ class Resize:
 
     The shorter side becomes `size`, the longer one int(size * long / short), and the
     middle is cut out: CLIPImageProcessor of transformers, to the bit, save that strips
-    longer than 16 squares are cut first. Half of an odd margin is rounded down, as
-    there. torchvision's CenterCrop, which the original GIT was evaluated with, rounds
-    it to even: where the margin is 3, 7, 11 ... its square lies one pixel further on,
-    and in nothing else does it differ. A picture of that size comes back as it is.
+    longer than 16 squares are cut first. A picture of that size comes back as it is.
+
+    Half of an odd margin is rounded "down", as there. The original GIT was evaluated
+    with torchvision's CenterCrop, which rounds it to "even": where the margin is 3, 7,
+    11 ... its square lies one pixel further on, and in nothing else does it differ.
     """
 
     size: int = 64
     filter: Filter = "bicubic"
+    rounding: Rounding = "down"
 
     def __post_init__(self) -> None:
-        _check(self.filter, size=self.size)
+        _check(self.filter, self.rounding, size=self.size)
 
     def __call__(
         self, picture: np.ndarray, rng: np.random.Generator | None = None
@@ -222,12 +229,11 @@ class Resize:
             return picture
         short = min(height, width)
         if max(height, width) > _STRIP * short:
-            picture = _middle(picture, _STRIP * short)
+            picture = _middle(picture, _STRIP * short, self.rounding)
             height, width = picture.shape[:2]
         tall, wide = int(size * height / short), int(size * width / short)
-        return np.ascontiguousarray(
-            _middle(_scaled(picture, tall, wide, self.filter), size)
-        )
+        scaled = _scaled(picture, tall, wide, self.filter)
+        return np.ascontiguousarray(_middle(scaled, size, self.rounding))
 
     def video(
         self, frames: Sequence[np.ndarray], rng: np.random.Generator | None = None
@@ -249,9 +255,10 @@ class Crop:
     size: int = 64
     scale: tuple[float, float] = (0.8, 1.0)
     filter: Filter = "bicubic"
+    rounding: Rounding = "down"
 
     def __post_init__(self) -> None:
-        _check(self.filter, size=self.size)
+        _check(self.filter, self.rounding, size=self.size)
         low, high = self.scale
         if not 0 < low <= high <= 1:
             raise ValueError(
@@ -270,7 +277,7 @@ class Crop:
     ) -> list[np.ndarray]:
         """F pictures of one size -> the same square of each."""
         if rng is None:
-            return Resize(self.size, self.filter).video(frames)
+            return Resize(self.size, self.filter, self.rounding).video(frames)
         _check_one_size(frames)
         height, width = frames[0].shape[:2]
         size, (top, left, side) = self.size, self._square(height, width, rng)
@@ -353,7 +360,7 @@ class Within:
         return [self(frame) for frame in frames]
 
 
-def _check(filter: str, **sides: int) -> None:
+def _check(filter: str, rounding: str = "down", **sides: int) -> None:
     for name, side in sides.items():
         if not 1 <= side <= 2**14:
             raise ValueError(
@@ -362,6 +369,8 @@ def _check(filter: str, **sides: int) -> None:
             )
     if filter not in _FILTERS:
         raise ValueError(f"filter={filter!r} is none of {', '.join(_FILTERS)}")
+    if rounding not in _ROUNDINGS:
+        raise ValueError(f"rounding={rounding!r} is none of {', '.join(_ROUNDINGS)}")
 
 
 def _check_one_size(frames: Sequence[np.ndarray]) -> None:
@@ -378,10 +387,10 @@ def _check_one_size(frames: Sequence[np.ndarray]) -> None:
 _STRIP = 16
 
 
-def _middle(picture: np.ndarray, size: int) -> np.ndarray:
-    """The middle of each side longer than `size`; an odd margin is larger behind it."""
-    height, width = picture.shape[:2]
-    top, left = max(height - size, 0) // 2, max(width - size, 0) // 2
+def _middle(picture: np.ndarray, size: int, rounding: Rounding) -> np.ndarray:
+    """The middle of each side longer than `size`."""
+    half = (max(side - size, 0) / 2 for side in picture.shape[:2])
+    top, left = map(_ROUNDINGS[rounding], half)
     return picture[top : top + size, left : left + size]
 
 

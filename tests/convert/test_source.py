@@ -214,6 +214,9 @@ def test_the_original_release(tiny, tmp_path, prefix):
     found = source.read(tmp_path / "original")
     chex.assert_trees_all_equal(found.params, want.params)
     there, here = build(want.config.model), build(found.config.model)
+    # Its CenterCrop rounds as torchvision's.
+    assert found.config.loader.image.rounding == "even"
+    assert want.config.loader.image.rounding == "down"
     # The release says 1e-8 where transformers says 1e-12.
     assert here == dataclasses.replace(
         there, embed=dataclasses.replace(there.embed, epsilon=1e-8)

@@ -283,13 +283,24 @@ def test_resize_is_the_middle_of_the_whole_resized_picture(seed: int) -> None:
     np.testing.assert_array_equal(Resize(size)(picture), expected)
 
 
-def test_torchvision_differs_by_one_pixel_where_a_margin_is_3_7_11() -> None:
+@pytest.mark.parametrize("upright", [False, True])
+def test_a_margin_is_rounded_as_transformers_or_as_torchvision(upright: bool) -> None:
+    """Their center_crop cuts from margin // 2, CenterCrop from round(margin / 2.0)."""
+    differ = set()
     for margin in range(24):
         picture = colours(20, 20 + margin)
-        left = round(margin / 2)  # as CenterCrop there, half to even
-        further = int(margin % 4 == 3)
-        expected = picture[:, left - further : left - further + 20]
-        np.testing.assert_array_equal(Resize(20)(picture), expected)
+        down = picture[:, margin // 2 : margin // 2 + 20]
+        start = int(round(margin / 2.0))
+        even = picture[:, start : start + 20]
+        if upright:
+            picture, down, even = (p.swapaxes(0, 1) for p in (picture, down, even))
+        for square in (Resize(20), Crop(20)):
+            np.testing.assert_array_equal(square(picture), down)
+        for square in (Resize(20, rounding="even"), Crop(20, rounding="even")):
+            np.testing.assert_array_equal(square(picture), even)
+        if (down != even).any():
+            differ.add(margin)
+    assert differ == {3, 7, 11, 15, 19, 23}
 
 
 def plain(
@@ -309,6 +320,8 @@ def test_the_filter_is_bicubic_or_bilinear() -> None:
         np.testing.assert_array_equal(drawn, expected)
     with pytest.raises(ValueError, match="filter='nearest' is none of bicubic, bili"):
         Resize(16, "nearest")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="rounding='up' is none of down, even"):
+        Crop(16, rounding="up")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("size", [224, 75])
