@@ -18,6 +18,10 @@ from git_jax.vision.vit import ViT
 
 HEAD = 64
 
+# The models of questions saw whole pictures, their aspect kept: of each size, the most
+# that the longer side may have.
+LONG = {480: 640, 420: 560}
+
 # What OpenAI's file of a whole CLIP has beside the tower: the one for texts.
 BESIDE = (
     r"transformer\..*",

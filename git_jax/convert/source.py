@@ -102,7 +102,20 @@ def _of_huggingface(source: Path, given: Mapping[str, Any]) -> Checkpoint:
         params = git.huggingface(model).read(
             theirs, shapes(model), where=str(weights.where)
         )
-    return Checkpoint(_config(node, image, source), params, words)
+    config = _config(node, image, source)
+    config.evaluate.search = _search(source, node)
+    return Checkpoint(config, params, words)
+
+
+def _search(source: Path, model: Node) -> Node:
+    """How captions are found, by `generation_config.json` where there is one."""
+    path = source / "generation_config.json"
+    held = _json(path) if path.is_file() else {}
+    longest = held.get("max_new_tokens") or held.get("max_length", 41) - 1
+    found = spec(Beam, max_tokens=max(1, min(longest, model.embed.positions - 1)))
+    if (penalty := held.get("length_penalty")) is not None:
+        found.normalise, found.penalty = "huggingface", float(penalty)
+    return found
 
 
 def _of_weights_alone(weights: Weights, source: Path) -> Checkpoint:
@@ -120,7 +133,8 @@ def _of_weights_alone(weights: Weights, source: Path) -> Checkpoint:
                 f"it {words.size}"
             )
         # As its get_image_transform, whose CenterCrop is torchvision's.
-        image = spec(Crop, size=node.encoder.size, rounding="even")
+        size = node.encoder.size
+        image = spec(Crop, size=size, rounding="even", long=original.LONG.get(size))
         return Checkpoint(_config(node, image, source), params, words)
     prefix = "visual." if "visual.conv1.weight" in weights else ""
     if f"{prefix}conv1.weight" not in weights:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,8 +80,16 @@ def write_huggingface(found: Checkpoint, target: Path) -> None:
     arrays = git.huggingface(model).write(found.params)
     kernel, word = git.HUGGINGFACE_HEAD
     arrays.setdefault(kernel, arrays[word])
-    search = found.config.evaluate.search
+    search, image = found.config.evaluate.search, found.config.loader.image
     generation = ids | {"max_new_tokens": search.max_tokens}
+    if search.get("normalise") == "huggingface":
+        generation["length_penalty"] = search.penalty
+    if image.get("long") is not None:
+        print(
+            f"loader.image.long={image.long}: no processor of transformers keeps the "
+            f"aspect so; the one that is written crops a square",
+            file=sys.stderr,
+        )
     with _whole(target) as folder:
         save(folder / "model.safetensors", arrays)
         words.save(folder)
@@ -97,7 +106,7 @@ def write_huggingface(found: Checkpoint, target: Path) -> None:
                 model.encoder.size,
                 model.pixel_mean,
                 model.pixel_std,
-                filter=found.config.loader.image.filter,
+                filter=image.filter,
             ),
         }.items():
             (folder / name).write_text(json.dumps(content, indent=2) + "\n")

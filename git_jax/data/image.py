@@ -249,13 +249,15 @@ class Crop:
 
     torchvision's RandomResizedCrop with ratio 1:1, so also its way out: where no square
     of the drawn area fits after ten draws, the largest one in the middle. No flip: a
-    caption may say "left". Without `rng` the picture is evaluated, by `Resize`.
+    caption may say "left". Without `rng` the picture is evaluated: by `Resize`, or
+    whole, by `Within(size, long)`, where `long` is given.
     """
 
     size: int = 64
     scale: tuple[float, float] = (0.8, 1.0)
     filter: Filter = "bicubic"
     rounding: Rounding = "down"
+    long: int | None = None
 
     def __post_init__(self) -> None:
         _check(self.filter, self.rounding, size=self.size)
@@ -265,11 +267,18 @@ class Crop:
                 f"scale={tuple(self.scale)} is not a range of areas: give two numbers, "
                 "0 < low <= high <= 1"
             )
+        _ = self._evaluated  # refuses a `long` below `size`
+
+    @property
+    def _evaluated(self) -> "Resize | Within":
+        if self.long is not None:
+            return Within(self.size, self.long, self.filter)
+        return Resize(self.size, self.filter, self.rounding)
 
     def __call__(
         self, picture: np.ndarray, rng: np.random.Generator | None = None
     ) -> np.ndarray:
-        """u8 [h w 3] -> u8 [size size 3]."""
+        """u8 [h w 3] -> u8 [size size 3], or of another shape where `long` is given."""
         return self.video([picture], rng)[0]
 
     def video(
@@ -277,7 +286,7 @@ class Crop:
     ) -> list[np.ndarray]:
         """F pictures of one size -> the same square of each."""
         if rng is None:
-            return Resize(self.size, self.filter, self.rounding).video(frames)
+            return self._evaluated.video(frames)
         _check_one_size(frames)
         height, width = frames[0].shape[:2]
         size, (top, left, side) = self.size, self._square(height, width, rng)
@@ -308,8 +317,7 @@ class Within:
     (`MinMaxResizeForTest` of its inference.py, which takes 480 and 640 for GIT_B and
     420 and 560 for GIT_L). A picture of 640 x 427 stays, as does one of 640 x 480.
 
-    Its pictures have unequal shapes, which no batch of the loader holds: `size` raises
-    ValueError. To caption, those of one shape can share a batch.
+    Its pictures have unequal shapes: only those of one shape can share a batch.
     """
 
     short: int = 480
@@ -322,14 +330,6 @@ class Within:
             raise ValueError(
                 f"long={self.long} is less than short={self.short}: exchange them"
             )
-
-    @property
-    def size(self) -> int:
-        raise ValueError(
-            f"{self} keeps the aspect of each picture, so that a batch of the loader "
-            "has no one shape: train and evaluate with --config.loader.image=Crop or "
-            "=Resize, and keep the aspect where single pictures are captioned"
-        )
 
     def __call__(
         self, picture: np.ndarray, rng: np.random.Generator | None = None

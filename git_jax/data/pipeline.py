@@ -85,8 +85,7 @@ class Loader:
     captions      G, texts of a picture in one batch
     frames        F, frames of a row: a longer clip is sampled evenly, a shorter one
                   filled up with black; where F is 1, a clip is a bad record
-    image         what makes squares of pictures: Crop or Resize; not Within, whose
-                  pictures differ in shape
+    image         what makes squares of pictures: Crop or Resize
     sizes         sides of the pictures of training batches, one a batch in turn, the
                   same on every rank; none: image.size always, as in an evaluation
     threads       make whole batches ahead, each its own
@@ -132,8 +131,9 @@ class Loader:
         """Zeros in the form of one rank's rows of a training batch.
 
         No record is read and no room is taken: each array is one zero, broadcast.
-        Raises ValueError as `batches` does.
+        Raises ValueError as `batches` and `evaluation` do.
         """
+        self._require_one_shape()
         rows = _share(batch, ranks)
         texts = (rows * self.captions, self.text)
         forms = clip.forms(rows, self.frames, self.image.size)
@@ -193,9 +193,11 @@ class Loader:
 
         All ranks have the same number of batches of the same shape. A record that
         cannot be read is left out, and listed in `bad` of the batch it would be in.
+        Raises ValueError where pictures would keep their aspect.
         """
         import grain
 
+        self._require_one_shape()
         rows = _share(batch, ranks)
         make = _Evaluation(
             self._reader(source, task, tokenizer),
@@ -225,6 +227,15 @@ class Loader:
             f"none of {count:,} records of the training data can be read: "
             f"{summary(bad)}. Repair them, or name other data with --config.data"
         )
+
+    def _require_one_shape(self) -> None:
+        long = getattr(self.image, "long", None)
+        if long is not None:
+            raise ValueError(
+                f"--config.loader.image.long={long} keeps the aspect of each picture, "
+                "and a batch has one shape: score squares, with "
+                "--config.loader.image.long=none; git_jax.caption reads any shape"
+            )
 
     def _reader(self, source: Source, task: Task, tokenizer: Tokenizer) -> Reader:
         return Reader(

@@ -458,9 +458,10 @@ def test_a_strip_without_width_is_a_bad_picture() -> None:
     assert Within()(np.zeros((1000, 1, 3), np.uint8)).shape == (1000, 1, 3)
 
 
-def test_within_has_no_one_size() -> None:
-    with pytest.raises(ValueError, match="no one shape: .*--config.loader.image=Crop"):
-        _ = Within().size
+def test_a_crop_may_evaluate_whole_pictures() -> None:
+    picture, crop = colours(42, 50), Crop(21, long=28)
+    np.testing.assert_array_equal(crop(picture), Within(21, 28)(picture))
+    assert crop(picture, np.random.default_rng(0)).shape == (21, 21, 3)
 
 
 def test_fields_are_checked() -> None:
@@ -469,6 +470,8 @@ def test_fields_are_checked() -> None:
             Within(*wrong)
     with pytest.raises(ValueError, match="long=480 is less than short=640"):
         Within(640, 480)
+    with pytest.raises(ValueError, match="long=7 is less than short=8"):
+        Crop(8, long=7)
     with pytest.raises(ValueError, match="size=0"):
         Resize(0)
     with pytest.raises(ValueError, match=r"scale=\(0.9, 0.8\)"):
