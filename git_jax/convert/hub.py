@@ -21,13 +21,8 @@ def local(name: str, option: str) -> Path:
             f"{option}={name}: there is no such file or folder, and it is no name of "
             f"the hub, such as microsoft/git-base"
         )
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise ValueError(
-            f"{option}={name}: there is no such folder. To download it from the hub: "
-            f"pip install huggingface_hub"
-        ) from None
+    from huggingface_hub import snapshot_download
+
     try:
         return Path(snapshot_download(name, allow_patterns=list(FILES)))
     except Exception as error:
