@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from git_jax import sharding
+from git_jax.nn.product import product
 from git_jax.nn.transformer import ACTIVATIONS, Activation, Dropout, LayerNorm
 
 # The statistics of CLIP's training pictures, with which every GIT was trained.
@@ -51,10 +52,10 @@ class PatchEmbed(nn.Module):
             )
         kernel = self.param(
             "kernel", nn.initializers.normal(self.std), (p, p, channels, self.width)
-        ).astype(frames.dtype)
+        )
         whole = frames[:, : high // p * p, : wide // p * p]
         patches = whole.reshape(rows, high // p, p, wide // p, p, channels)
-        tokens = jnp.einsum("bhpwqc,pqcd->bhwd", patches, kernel)
+        tokens = product("bhpwqc,pqcd->bhwd", patches, kernel)
         if self.bias:
             bias = self.param("bias", nn.initializers.zeros, (self.width,))
             tokens += bias.astype(frames.dtype)
@@ -169,8 +170,8 @@ class Head(NamedTuple):
 
 def logits(x: Float[Array, "... D"], head: Head) -> Float[Array, "... V"]:
     """Scores of the vocabulary, float32, from vectors of any type."""
-    kernel = head.kernel.astype(x.dtype)
-    scores = jnp.einsum("...d,vd->...v", x, kernel, preferred_element_type=jnp.float32)
+    rows = "abc"[: x.ndim - 1]
+    scores = product(f"{rows}d,vd->{rows}v", x, head.kernel, jnp.float32)
     return scores + head.bias
 
 

@@ -14,6 +14,7 @@ given a `dropout` key.
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
+from string import ascii_letters
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -23,6 +24,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from git_jax import sharding
+from git_jax.nn.product import product
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -87,7 +89,14 @@ class Linear(nn.Module):
         kernel = self.param(
             "kernel", nn.initializers.normal(self.std), inputs + self.features
         )
-        y = jnp.tensordot(x, kernel.astype(x.dtype), axes=self.contract)
+        # "abcd,cdef->abef" for two rows, two inputs and two features.
+        letters = ascii_letters[: x.ndim + len(self.features)]
+        rows, rest = (
+            letters[: x.ndim - self.contract],
+            letters[x.ndim - self.contract :],
+        )
+        features = rest[self.contract :]
+        y = product(f"{letters[: x.ndim]},{rest}->{rows}{features}", x, kernel)
         if self.bias:
             bias = self.param("bias", nn.initializers.zeros, self.features)
             y = y + bias.astype(x.dtype)
@@ -143,11 +152,11 @@ def _logits(query: Float[Array, "R T H K"], seen: Seen) -> Float[Array, "R H T S
     rows, length, heads, width = query.shape
     keys, mask = seen.memory.keys, seen.mask
     group = rows // keys.shape[0]
-    logits = jnp.einsum(
+    logits = product(
         "bgthk,bshk->bghts",
         query.reshape(-1, group, length, heads, width),
         keys,
-        preferred_element_type=jnp.float32,
+        jnp.float32,
     ).reshape(rows, heads, length, keys.shape[1])
     logits *= width**-0.5
     if seen.bias is not None:
@@ -164,7 +173,7 @@ def _read(
 ) -> Float[Array, "R T H K"]:
     rows, heads, length, size = weights.shape
     group = rows // values.shape[0]
-    return jnp.einsum(
+    return product(
         "bghts,bshk->bgthk",
         weights.reshape(-1, group, heads, length, size),
         values,

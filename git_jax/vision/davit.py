@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from git_jax import sharding
 from git_jax.nn import window
 from git_jax.nn.embed import Convolution
+from git_jax.nn.product import product
 from git_jax.nn.transformer import (
     Activation,
     Attention,
@@ -51,12 +52,10 @@ class ChannelAttention(Attention):
     def over(self, x: Float[Array, "R h w D"]) -> Float[Array, "R h w D"]:
         tokens = x.reshape(len(x), -1, self.width)
         query, memory = self.query(tokens), self.remember(tokens)
-        logits = jnp.einsum(
-            "bthk,bthc->bhkc", query, memory.keys, preferred_element_type=jnp.float32
-        )
+        logits = product("bthk,bthc->bhkc", query, memory.keys, jnp.float32)
         logits *= tokens.shape[1] ** -0.5
         weights = self.drop(jax.nn.softmax(logits).astype(x.dtype))
-        read = jnp.einsum("bhkc,bthc->bthk", weights, memory.values)
+        read = product("bhkc,bthc->bthk", weights, memory.values)
         return self.out(read).reshape(x.shape)
 
 
