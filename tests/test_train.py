@@ -289,14 +289,18 @@ def test_a_finished_run_says_so_and_is_left_as_it_is(trained, capsys):
         if path.is_file()
     }
     assert train.main(options(trained, workdir=str(trained))) == 0
-    assert "all 6 steps are done" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "all 6 steps are done; to train on, name another --workdir and " in told
+    assert f"--config.init.run={trained}" in told
+    assert f"page: {trained / 'report.html'}\n" in told
     for path, kept in before.items():
         assert path.read_bytes() == kept, path
 
 
-def test_a_workdir_is_required(trained):
+@pytest.mark.parametrize("workdir", [None, ""])  # "": of a variable that is not set
+def test_a_workdir_is_required(trained, workdir):
     with pytest.raises(ValueError, match="--workdir is missing"):
-        train.main(options(trained, workdir=None))
+        train.main(options(trained, workdir=workdir))
 
 
 def test_a_half_written_checkpoint_is_as_none_and_the_rest_is_taken_again(
@@ -546,9 +550,12 @@ def spoilt(pictures, tmp_path):
     return folder
 
 
-def test_bad_records_are_replaced_and_counted(spoilt, tmp_path):
+def test_bad_records_are_replaced_and_counted(spoilt, tmp_path, capsys):
     config = of_folder(spoilt, steps=6, loader__bad_fraction=0.5)
     fit(config.lock(), tmp_path / "run")
+    told = capsys.readouterr().err
+    assert told.count("another record takes its place") == 1
+    assert "5.png cannot be read" in told
     named = rows(tmp_path / "run" / "bad_records.jsonl")
     assert {row["id"] for row in named} == {"5.png"}
     counted = {
