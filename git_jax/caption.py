@@ -146,7 +146,7 @@ def define() -> None:
 def main(options: command.Command) -> None:
     """The command."""
     given, files = options.flags, options.arguments
-    if given.run is None:
+    if not given.run:
         raise ValueError("--run is missing: name the directory of a run")
     if not files:
         raise ValueError("no picture is named: add files, such as a.jpg b.png")

@@ -403,7 +403,7 @@ def _define() -> None:
 
 
 def _main(line: command.Command) -> None:
-    if line.flags.run is None:
+    if not line.flags.run:
         raise ValueError("--run is missing: name a run's directory, as in --run=runs/a")
     print(write(line.flags.run))
 

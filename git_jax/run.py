@@ -112,6 +112,8 @@ class Run:
     @classmethod
     def open(cls, directory: str, option: str = "--run") -> "Run":
         """A run that exists; `option` is what it was named with."""
+        if not directory:
+            raise ValueError(f"{option}= is empty: name the directory of a run")
         run = cls(Path(directory))
         if not run.directory.is_dir():
             raise ValueError(f"{option}={directory}: there is no such folder")

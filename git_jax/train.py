@@ -348,7 +348,7 @@ def main(options: command.Command) -> int:
     """The command."""
     options.refuse_arguments()
     config = options.config()
-    if options.flags.workdir is None:
+    if not options.flags.workdir:
         raise ValueError("--workdir is missing: name a folder for the run")
     try:
         fit(config, Path(options.flags.workdir))

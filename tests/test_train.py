@@ -358,6 +358,8 @@ def test_a_workdir_that_is_no_run_is_refused(tmp_path, trained):
     ):
         with pytest.raises(ValueError, match=f"--run={place}.*{message}"):
             Run.open(str(place))
+    with pytest.raises(ValueError, match="--run= is empty"):
+        Run.open("")
 
 
 def test_a_start_that_failed_does_not_stand_in_the_way(tmp_path):
