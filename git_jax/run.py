@@ -82,15 +82,29 @@ class Run:
                 path.name.isdigit() for path in self.checkpoints.iterdir()
             )
             if not saved:  # nor are its words kept: the texts may have been mended
-                for kind in (tokenizers.SentencePiece, tokenizers.WordPiece):
+                for kind in KEPT:
                     (self.directory / kind.file).unlink(missing_ok=True)
             elif found:
+                further = ""
+                if any(line.startswith("steps:") for line in found):
+                    # Its learning rate fell to 0 by its last step.
+                    further = (
+                        f" that begins with what this one has learnt: "
+                        f"--config.init.run={self.directory}"
+                    )
                 raise ValueError(
                     f"{self.directory} holds a run of another config (there, here): "
                     f"{'; '.join(found[:8])}{' ...' if len(found) > 8 else ''}. Give "
-                    f"the same config to go on, or another --workdir"
+                    f"the same config to go on, or another --workdir{further}"
                 )
-        configs.save(config, path)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            configs.save(config, path)
+        except OSError as error:
+            raise ValueError(
+                f"--workdir={self.directory} cannot be written ({error.strerror}): "
+                f"name another folder"
+            ) from error
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:

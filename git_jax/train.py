@@ -282,11 +282,20 @@ def fit(config: ConfigDict, directory: Path) -> None:
                 watch = Watch(log, bad, store, batches)
                 state = loop(trainer, state, batches, watch, store, evaluator)
             else:
-                log.message(f"{directory}: all {config.steps} steps are done")
+                log.message(
+                    f"{directory}: all {config.steps} steps are done; to train on, "
+                    f"name another --workdir and --config.init.run={directory}"
+                )
             if not run.scores.exists():
-                evaluator.score(state.evaluated, run, log.message, step=config.steps)
+                evaluator.score(
+                    state.evaluated,
+                    run,
+                    log.message,
+                    step=config.steps,
+                    count=log.count,
+                )
     if main:
-        report.write(directory)
+        print(f"page: {report.write(directory)}", file=sys.stderr)
 
 
 def resume(
