@@ -12,6 +12,7 @@ environment.json   machine and packages           not_finite.json    only where 
 import contextlib
 import fcntl
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,9 @@ FREE = (
     "loader.bad_fraction",
 )
 
+KEPT = (tokenizers.SentencePiece, tokenizers.WordPiece)
+"""The tokenizers that a run keeps a file of."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -57,6 +61,22 @@ class Run:
     def not_finite(self) -> Path:
         return self.directory / "not_finite.json"
 
+    @contextlib.contextmanager
+    def begun(self, config: ConfigDict) -> Iterator[None]:
+        """Keeps the config, as `begin`, while a start is prepared.
+
+        One that is refused leaves no folder behind where there was none.
+        """
+        new = not self.directory.exists()
+        self.begin(config)
+        try:
+            yield
+        except (ValueError, OSError):
+            own = {"config.json", *(kind.file for kind in KEPT)}
+            if new and {path.name for path in self.directory.iterdir()} <= own:
+                shutil.rmtree(self.directory)
+            raise
+
     def begin(self, config: ConfigDict) -> None:
         """Keeps the config, or holds it against the one that is there.
 
@@ -75,7 +95,6 @@ class Run:
                     f"{self.directory} holds checkpoints but no config.json: it is not "
                     f"a whole run; name another --workdir"
                 )
-            self.directory.mkdir(parents=True, exist_ok=True)
         else:
             found = configs.difference(configs.load(path), config, harmless=FREE)
             saved = self.checkpoints.is_dir() and any(

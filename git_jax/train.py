@@ -242,12 +242,12 @@ def fit(config: ConfigDict, directory: Path) -> None:
     run, made = Run(directory), build(config)
     source, task, loader = made["data"], made["task"], made["loader"]
     program, mesh = Program.of(config), made["mesh"].mesh()
-    run.begin(config)
-    tokenizer = run.tokenizer(config, source)
-    loader.refuse_unreadable(source, task, tokenizer, config.seed)
-    share = {"batch": config.batch, "ranks": jax.process_count()}
-    trainer = Trainer.on(program, mesh, loader.shapes(**share))
-    evaluator = Evaluator(made, tokenizer, mesh)
+    with run.begun(config):
+        tokenizer = run.tokenizer(config, source)
+        loader.refuse_unreadable(source, task, tokenizer, config.seed)
+        share = {"batch": config.batch, "ranks": jax.process_count()}
+        trainer = Trainer.on(program, mesh, loader.shapes(**share))
+        evaluator = Evaluator(made, tokenizer, mesh)
     about = run.about(config, tokenizer)
     main = jax.process_index() == 0
     writing = made["checkpoint"].open(run.checkpoints, about)

@@ -350,6 +350,8 @@ def test_a_workdir_that_is_no_run_is_refused(tmp_path, trained):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="--workdir=.*file is a file"):
         fit(settings(), tmp_path / "file")
+    with pytest.raises(ValueError, match="--workdir=.*/x cannot be written .Not a dir"):
+        fit(settings(), tmp_path / "file" / "x")
     (tmp_path / "part" / "checkpoints").mkdir(parents=True)
     with pytest.raises(ValueError, match="checkpoints but no config.json"):
         fit(settings(), tmp_path / "part")
@@ -393,6 +395,15 @@ def test_a_vocabulary_without_room_for_the_tokenizer_is_refused(tmp_path):
     config = settings(model__embed__vocabulary=128)
     with pytest.raises(ValueError, match=r"model.embed.vocabulary=128 has no room"):
         fit(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()  # a start that was refused left nothing
+
+
+def test_a_start_that_is_refused_leaves_what_was_there(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"has no room"):
+        fit(settings(model__embed__vocabulary=128), tmp_path / "run")
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
 
 
 # Beginning with another run ------------------------------------------------------
