@@ -5,108 +5,23 @@ seed, all of them, so that no bias or scale is hidden by its first value.
 """
 
 import functools
-from types import SimpleNamespace
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from git_jax import losses, tree
-from git_jax.config import build
-from git_jax.convert import git, huggingface
+from git_jax.convert import huggingface
 from git_jax.nn import embed
 from git_jax.optim import AdamW
+from tests.convert import reference
 
 torch = pytest.importorskip("torch", reason="requirements-parity.txt is not installed")
 transformers = pytest.importorskip(
     "transformers", reason="requirements-parity.txt is not installed"
 )
-
-TINY = dict(
-    vocab_size=97,
-    hidden_size=24,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    intermediate_size=40,
-    max_position_embeddings=20,
-    pad_token_id=0,
-    bos_token_id=1,
-    eos_token_id=2,
-    vision_config=dict(
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=32,
-        patch_size=8,
-    ),
-)
-# Heads, patch, depth and size that no default has; six frames; another activation.
-ODD = dict(
-    vocab_size=61,
-    hidden_size=35,
-    num_hidden_layers=3,
-    num_attention_heads=5,
-    intermediate_size=33,
-    max_position_embeddings=17,
-    hidden_act="gelu_new",
-    layer_norm_eps=1e-6,
-    pad_token_id=0,
-    bos_token_id=1,
-    eos_token_id=2,
-    num_image_with_embedding=6,
-    vision_config=dict(
-        hidden_size=21,
-        intermediate_size=19,
-        num_hidden_layers=3,
-        num_attention_heads=3,
-        image_size=35,
-        patch_size=7,
-        hidden_act="gelu",
-        layer_norm_eps=1e-4,
-    ),
-)
-TIED = TINY | dict(tie_word_embeddings=True)
-CONFIGS = {"tiny": TINY, "odd": ODD, "tied": TIED}
-GIT_B = dict(vision_config={})  # the defaults there are microsoft/git-base
-
-
-def drawn(module, seed):
-    """Every parameter drawn anew, small enough that activations keep their size."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            matrix = parameter.dim() > 1 and "embed" not in name
-            scale = parameter[0].numel() ** -0.5 if matrix else 0.3
-            one = 1.0 if name.lower().endswith(("norm.weight", "norm1.weight")) else 0.0
-            parameter.copy_(one + scale * noise)
-    return module
-
-
-@functools.cache
-def pair(name, seed=0):
-    """A model there and the same one here."""
-    config = transformers.GitConfig(**(CONFIGS | {"GIT_B": GIT_B})[name])
-    there = drawn(transformers.GitForCausalLM(config), seed).eval()
-    model = build(huggingface.git(config.to_dict(), where=name))
-    theirs = {k: v.detach().numpy().copy() for k, v in there.state_dict().items()}
-    if model.embed.tied:
-        theirs = git.without_tied_head(theirs, git.HUGGINGFACE_HEAD, where=name)
-    size = model.encoder.size
-    batch = {
-        "frames": jnp.zeros((1, 1, size, size, 3)),
-        "tokens": jnp.zeros((1, 3), jnp.int32),
-    }
-    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
-    table = git.huggingface(model)
-    params = table.read(theirs, shapes, where=name)
-    return SimpleNamespace(
-        there=there, model=model, params=params, table=table, theirs=theirs
-    )
 
 
 def inputs(made, *, frames=1, size=None, rows=3, length=9, seed=1):
@@ -127,13 +42,10 @@ def inputs(made, *, frames=1, size=None, rows=3, length=9, seed=1):
 
 def there(made, batch, **more):
     """The reference on a batch."""
-    pixels = torch.tensor(batch["frames"]).permute(0, 1, 4, 2, 3)
-    if made.model.frames == 1:
-        pixels = pixels[:, 0]
     return made.there(
         input_ids=torch.tensor(batch["tokens"]).long(),
         attention_mask=torch.tensor(batch["valid"]).long(),
-        pixel_values=pixels,
+        pixel_values=reference.pixels(made, batch["frames"]),
         **more,
     )
 
@@ -158,7 +70,7 @@ def logits(model, params, batch):
     ],
 )
 def test_the_same_logits(name, frames, size):
-    made = pair(name)
+    made = reference.pair(name)
     batch = inputs(made, frames=frames, size=size)
     more = {"interpolate_pos_encoding": True} if size else {}
     with torch.no_grad():
@@ -200,7 +112,7 @@ def ours(model, params, batch):
 @pytest.mark.parametrize("name, frames", [("tiny", 1), ("odd", 6), ("tied", 1)])
 def test_the_same_loss_and_gradients(name, frames):
     """Key biases move every score of a query alike: their gradient is truly zero."""
-    made = pair(name)
+    made = reference.pair(name)
     batch = inputs(made, frames=frames)
     loss_there, gradients_there = labelled(made, batch)
     loss, gradients = ours(made.model, made.params, batch)
@@ -219,7 +131,7 @@ def test_the_same_loss_and_gradients(name, frames):
 
 def test_the_same_steps_of_adamw():
     """Fed the same gradients, with a rate a tower and decay on matrices alone."""
-    made = pair("odd")
+    made = reference.pair("odd")
     adamw = AdamW(peak=1e-2, warmup=0, schedule="constant", clip=None, weight_decay=0.1)
     transform = adamw.transform(made.params, steps=10)
     rng = np.random.default_rng(5)
@@ -264,18 +176,18 @@ def named(made):
         yield name, parameter, matrix
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", reference.CONFIGS)
 def test_the_round_trip_is_the_identity(name):
-    made = pair(name)
+    made = reference.pair(name)
     again = made.table.write(made.params)
     assert again.keys() == made.theirs.keys()
     for key, array in made.theirs.items():
         np.testing.assert_array_equal(again[key], array, err_msg=key)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", reference.CONFIGS)
 def test_the_round_trip_of_the_config(name):
-    made = pair(name)
+    made = reference.pair(name)
     again = transformers.GitConfig(**huggingface.config_of(made.model))
     ids = ("pad_token_id", "bos_token_id", "eos_token_id")  # they are the tokenizer's
     there, here = (c.to_dict() for c in (made.there.config, again))

@@ -1,0 +1,98 @@
+"""Greedy and beam search of GIT are `GitForCausalLM.generate`, word for word.
+
+The reference runs live in its eager form, on random weights whose end token is likely
+enough that texts, and beams of one picture, end at different lengths. We decode
+prefixes of all lengths in one batch; there, where padding is broken, a batch has one.
+"""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from git_jax.decode.beam import Beam
+from git_jax.decode.search import Greedy
+from git_jax.models.git import generate
+from tests.convert import reference
+
+torch = pytest.importorskip("torch", reason="requirements-parity.txt is not installed")
+
+PICTURES, PREFIX, TOKENS = 50, 5, 12
+BOS, EOS, PAD = 1, 2, 0
+MODELS = [("tiny", 1), ("odd", 6)]
+each_model = pytest.mark.parametrize("name, frames", MODELS)
+
+
+@functools.cache
+def prompts(name, frames):
+    """A model on both sides, random pictures, and a prefix of 1 to 5 ids for each."""
+    made = reference.pair(name, end=3.0)
+    rng = np.random.default_rng(3)
+    size, words = made.model.encoder.size, made.model.embed.vocabulary
+    length = rng.integers(1, PREFIX + 1, PICTURES)
+    tokens = rng.integers(3, words, (PICTURES, PREFIX))
+    tokens[:, 0] = BOS
+    tokens[np.arange(PREFIX) >= length[:, None]] = PAD
+    pictures = rng.normal(size=(PICTURES, frames, size, size, 3))
+    return made, {
+        "frames": pictures.astype(np.float32),
+        "tokens": tokens.astype(np.int32),
+        "prefix_length": length.astype(np.int32),
+    }
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def ours(model, params, search, batch):
+    return generate(model, params, search, batch, eos=EOS, pad=PAD)
+
+
+def theirs(made, batch, **how):
+    """The generated ids of each picture, and the scores where beams have them."""
+    found, scores = [None] * PICTURES, np.full(PICTURES, np.nan)
+    for length in np.unique(batch["prefix_length"]):
+        (rows,) = np.nonzero(batch["prefix_length"] == length)
+        with torch.no_grad():
+            out = made.there.generate(
+                torch.tensor(batch["tokens"][rows, :length]).long(),
+                pixel_values=reference.pixels(made, batch["frames"][rows]),
+                max_new_tokens=TOKENS,
+                do_sample=False,
+                output_scores=True,
+                return_dict_in_generate=True,
+                **how,
+            )
+        for row, ids in zip(rows, out.sequences[:, length:].tolist(), strict=True):
+            found[row] = to_the_end(ids)
+        if "sequences_scores" in out:
+            scores[rows] = out.sequences_scores
+    return found, scores
+
+
+def to_the_end(ids):
+    """Up to the first end token and with it; what stands behind is filling."""
+    return ids[: ids.index(EOS) + 1] if EOS in ids else ids
+
+
+def assert_same(decoded, found):
+    assert len(set(map(len, found))) > 4  # texts of many lengths, or it means little
+    assert any(EOS not in ids for ids in found) and [EOS] in found
+    assert [to_the_end(ids) for ids in decoded.tokens.tolist()] == found
+
+
+@each_model
+def test_greedy_is_the_reference(name, frames):
+    made, batch = prompts(name, frames)
+    found, _ = theirs(made, batch)
+    assert_same(ours(made.model, made.params, Greedy(TOKENS), batch), found)
+
+
+@each_model
+@pytest.mark.parametrize("penalty", [1.0, 0.6, 2.0, 0.0])
+def test_beam_search_is_the_reference(name, frames, penalty):
+    made, batch = prompts(name, frames)
+    found, scores = theirs(made, batch, num_beams=4, length_penalty=penalty)
+    search = Beam(4, TOKENS, "huggingface", penalty)
+    decoded = ours(made.model, made.params, search, batch)
+    assert_same(decoded, found)
+    np.testing.assert_allclose(decoded.score, scores, atol=1e-4, rtol=0)
