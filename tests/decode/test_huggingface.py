@@ -20,9 +20,6 @@ torch = pytest.importorskip("torch", reason="requirements-parity.txt is not inst
 
 PICTURES, PREFIX, TOKENS, BEAMS = 50, 5, 12, 4
 BOS, EOS, PAD = 1, 2, 0
-each_model = pytest.mark.parametrize(
-    "name, frames, end", [("tiny", 1, 1.5), ("odd", 6, 1.9)]
-)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -92,20 +89,30 @@ def assert_same(decoded, found):
     assert [to_the_end(ids) for ids in decoded.tokens.tolist()] == best
 
 
-@each_model
+# By how much the end token's bias is raised: so that texts end, and not all at once.
+@pytest.mark.parametrize("name, frames, end", [("tiny", 1, 1.5), ("odd", 6, 2.0)])
 def test_greedy_is_the_reference(name, frames, end):
     made, batch = prompts(name, frames, end)
     found, _ = theirs(made, batch)
     assert_same(ours(made.model, made.params, Greedy(TOKENS), batch), found)
 
 
-@each_model
-@pytest.mark.parametrize("penalty", [1.0, 0.6, 2.0, 0.0])
-def test_beam_search_is_the_reference(name, frames, end, penalty):
+@pytest.mark.parametrize(
+    "name, frames, penalty, end",
+    [
+        ("tiny", 1, 1.0, 1.5),
+        ("tiny", 1, 2.0, 2.6),
+        ("tiny", 1, 0.0, 1.5),
+        ("odd", 6, 1.0, 2.25),
+        ("odd", 6, 0.6, 1.9),
+    ],
+)
+def test_beam_search_is_the_reference(name, frames, penalty, end):
     made, batch = prompts(name, frames, end)
     found, scores = theirs(made, batch, BEAMS, num_beams=BEAMS, length_penalty=penalty)
-    unequal = [texts for texts in found if len(set(map(len, texts))) > 1]
-    assert len(unequal) > PICTURES / 2  # beams do finish at different lengths
+    if penalty <= 1:  # above, the longest win: a picture's four are of one length
+        unequal = [texts for texts in found if len(set(map(len, texts))) > 1]
+        assert len(unequal) > 0.8 * PICTURES
     search = Beam(BEAMS, TOKENS, "huggingface", penalty)
     decoded = ours(made.model, made.params, search, batch)
     assert_same(decoded, found)
