@@ -1,11 +1,16 @@
-"""Captions for picture files, from a run.
+"""Captions for pictures and clips, and answers to questions about them.
 
     python -m git_jax.caption --run=DIR a.jpg b.png
-    python -m git_jax.caption --run=DIR --json --beams=1 photos/*.jpg
+    python -m git_jax.caption --checkpoint=DIR --json --beams=1 photos/*.jpg
+    python -m git_jax.caption --checkpoint=DIR --question="what is it" a.jpg
+    python -m git_jax.caption --checkpoint=DIR folder_of_frames
 
-The first prints `a.jpg: a cat on a mat`, a line a file; the second prints a JSON list
-of {"file", "caption", "tokens", "score"}. Every file is read before the first caption
-is written: where one cannot be, all that cannot are named and nothing is printed.
+The first prints `a.jpg: a cat on a mat`, a line a file; `--json` prints a list of
+{"file", "caption", "tokens", "score"}. `--checkpoint` is a directory of transformers'
+`GitForCausalLM`, or one that git_jax.convert made. To a model of clips a folder is one
+clip, its pictures the frames in the order of their names, and so are all files together
+with `--video`. Every file is read before the first caption is written: where one cannot
+be, all that cannot are named and nothing is printed.
 """
 
 import io
@@ -14,14 +19,20 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import flags
+from jax.sharding import Mesh
+from PIL import Image
 
-from git_jax import command
+from git_jax import command, sharding
 from git_jax.config import build
-from git_jax.data import image
+from git_jax.convert import source
+from git_jax.convert.hub import local
+from git_jax.data import clip, image
 from git_jax.data.pipeline import Loader
 from git_jax.decode.beam import Beam
 from git_jax.decode.search import Greedy, Search
@@ -43,60 +54,165 @@ class Captioned:
     score: float
 
 
+@dataclass(frozen=True)
+class Clip:
+    """What one caption is about: a picture, or the frames of a clip in their order."""
+
+    name: str
+    files: tuple[str, ...]
+
+
+def clips(arguments: Sequence[str], frames: int, *, video: bool) -> list[Clip]:
+    """What the arguments name, to a model of clips of up to `frames` frames.
+
+    Raises:
+        ValueError: a clip where the model sees pictures, or a folder without any.
+    """
+    if video:
+        found = [Clip(" ".join(arguments), tuple(arguments))]
+    else:
+        found = [_clip(argument) for argument in arguments]
+    for each in found:
+        if frames == 1 and (video or each.files != (each.name,)):
+            raise ValueError(
+                f"{each.name} is a clip of {len(each.files)} frames, and the model "
+                f"sees pictures (model.frames=1): name pictures, or take a model of "
+                f"clips"
+            )
+    return found
+
+
+def _clip(argument: str) -> Clip:
+    path = Path(argument)
+    if not path.is_dir():
+        return Clip(argument, (argument,))
+    known = Image.registered_extensions()
+    inside = sorted(str(p) for p in path.iterdir() if p.suffix.lower() in known)
+    if not inside:
+        raise ValueError(f"{argument} is a folder without pictures; it is no clip")
+    return Clip(argument, tuple(inside))
+
+
 def captions(
-    trained: Trained, files: Sequence[str], search: Search, batch: int
+    trained: Trained,
+    given: Sequence[Clip],
+    search: Search,
+    batch: int,
+    *,
+    question: str | None = None,
 ) -> Iterator[Captioned]:
-    """What a run says of each file, in their order, `batch` of them at a time.
+    """What a model says of each clip, in their order, `batch` of them at a time.
 
     Raises:
         ValueError: naming every file that cannot be read, before the first caption.
     """
-    pictures = read(files, build(trained.config.loader))
-    model, params = build(trained.config.model), trained.parameters()
+    model, loader = build(trained.config.model), build(trained.config.loader)
+    prefix = [trained.tokenizer.bos]
+    if question is not None:
+        prefix += trained.tokenizer.encode(question)
+    pictures = read(given, loader, model.frames)
+    params = trained.parameters()
     write = Writer(
         model, search, trained.tokenizer, trained.mesh, seed=trained.config.seed
     )
-    rows = min(batch, len(files))
-    prefix = np.full((rows, 1), trained.tokenizer.bos, np.int32)
-    for start in range(0, len(files), rows):
-        part = pictures[start : start + rows]
-        # The last batch is filled up: a batch of another shape would be compiled anew.
-        filled = np.stack(part + part[-1:] * (rows - len(part)))
-        arrays = {
-            "frames": filled[:, None],
-            "tokens": prefix,
-            "prefix_length": np.ones(rows, np.int32),
-            "index": np.arange(start, start + rows, dtype=np.int32),
-        }
-        texts = write(params, arrays)
-        for file, text in zip(files[start:], texts[: len(part)], strict=False):
-            yield Captioned(file, text.text, text.tokens, text.score)
+    # Pictures of one size are read together: with their aspect kept, sizes differ.
+    sizes: dict[tuple[int, ...], list[int]] = {}
+    for place, squares in enumerate(pictures):
+        sizes.setdefault(squares.shape[1:], []).append(place)
+    said: dict[int, Captioned] = {}
+    for places in sizes.values():
+        rows = min(batch, len(places))
+        for start in range(0, len(places), rows):
+            part = places[start : start + rows]
+            # The last batch is filled up: one of another shape would be compiled anew.
+            filled = part + part[-1:] * (rows - len(part))
+            arrays = {
+                "tokens": np.tile(np.array(prefix, np.int32), (rows, 1)),
+                "prefix_length": np.full(rows, len(prefix), np.int32),
+                "index": np.array(filled, np.int32),
+                **_frames([pictures[place] for place in filled], model.frames),
+            }
+            texts = write(params, arrays)
+            for place, text in zip(part, texts, strict=False):
+                name = given[place].name
+                said[place] = Captioned(name, text.text, text.tokens, text.score)
+            if len(sizes) == 1:
+                yield from (said.pop(place) for place in part)
+    yield from (said[place] for place in sorted(said))
 
 
-def read(files: Sequence[str], loader: Loader) -> list[np.ndarray]:
-    """The squares that the model sees of each file, u8 [h w 3].
+def _frames(pictures: Sequence[np.ndarray], frames: int) -> dict[str, np.ndarray]:
+    """Clips [f h w 3] of up to `frames` frames as a batch has them."""
+    shape = (len(pictures), frames, *pictures[0].shape[1:])
+    arrays = {"frames": np.zeros(shape, np.uint8)}
+    if frames > 1:
+        arrays["frame_valid"] = np.zeros(shape[:2], bool)
+    for row, squares in enumerate(pictures):
+        clip.put(arrays, row, list(squares))
+    return arrays
+
+
+def read(given: Sequence[Clip], loader: Loader, frames: int) -> list[np.ndarray]:
+    """What the model sees of each clip, u8 [f h w 3], at most `frames` frames.
 
     Raises:
         ValueError: naming every file that cannot be read.
     """
 
-    def square(file: str) -> np.ndarray | str:
+    def decoded(file: str) -> np.ndarray | str:
         try:
-            picture = image.decode(file, pixels=loader.pixels)
+            return image.decode(file, pixels=loader.pixels)
         except image.BadPicture as error:
             missing = error.reason == "missing file"  # then the detail names the file
             return error.detail if missing else f"{file}: {error}"
-        return loader.image.video([picture], None)[0]
+
+    def seen(each: Clip) -> np.ndarray | list[str]:
+        found = [decoded(file) for file in clip.sampled(each.files, frames)]
+        if faults := [fault for fault in found if isinstance(fault, str)]:
+            return faults
+        pictures = [frame for frame in found if not isinstance(frame, str)]
+        try:
+            return np.stack(loader.image.video(pictures, None))
+        except image.BadPicture as error:
+            return [f"{each.name}: {error}"]
 
     with ThreadPoolExecutor() as threads:
-        found = list(threads.map(square, files))
-    faults = [fault for fault in found if isinstance(fault, str)]
+        found = list(threads.map(seen, given))
+    faults = [fault for each in found if isinstance(each, list) for fault in each]
     if faults:
+        count = sum(min(len(each.files), frames) for each in given)
         raise ValueError(
-            f"{len(faults)} of {len(files)} files cannot be read, so nothing was "
+            f"{len(faults)} of {count} files cannot be read, so nothing was "
             f"captioned; leave out or mend\n  " + "\n  ".join(faults)
         )
-    return [picture for picture in found if not isinstance(picture, str)]
+    return [squares for squares in found if not isinstance(squares, list)]
+
+
+def opened(given: Any, options: command.Command) -> Trained:
+    """The model that the flags name.
+
+    Raises:
+        ValueError: they name none or two, or there is no such model.
+    """
+    if bool(given.run) == bool(given.checkpoint):
+        raise ValueError(
+            "name a model: --run=DIR, the directory of a run, or --checkpoint=DIR, one "
+            "of transformers or one that git_jax.convert made"
+        )
+    if given.run:
+        return Trained.open(given.run, options)
+    found = source.read(local(given.checkpoint, "--checkpoint"))
+    tokenizer = found.tokenizer
+    if tokenizer is None:
+        raise ValueError(
+            f"--checkpoint={given.checkpoint} is an encoder: it has no text"
+        )
+
+    def load(mesh: Mesh) -> Any:
+        return jax.device_put(found.params, sharding.parameters(found.params, mesh))
+
+    where = f"--checkpoint={given.checkpoint}"
+    return Trained.of(found.config, lambda _: tokenizer, load, options, where)
 
 
 def search_of(
@@ -114,6 +230,15 @@ def search_of(
 
 def define() -> None:
     flags.DEFINE_string("run", None, "A run's directory: its newest checkpoint.")
+    flags.DEFINE_string(
+        "checkpoint",
+        None,
+        "A directory of GitForCausalLM, or of git_jax.convert, or a name of the hub.",
+    )
+    flags.DEFINE_string(
+        "question", None, "A question to answer about each picture, the answer alone."
+    )
+    flags.DEFINE_bool("video", False, "The files are the frames of one clip, in order.")
     flags.DEFINE_bool("json", False, "Print a JSON list instead of lines.")
     flags.DEFINE_integer(
         "beams",
@@ -146,11 +271,9 @@ def define() -> None:
 def main(options: command.Command) -> None:
     """The command."""
     given, files = options.flags, options.arguments
-    if given.run is None:
-        raise ValueError("--run is missing: name the directory of a run")
     if not files:
         raise ValueError("no picture is named: add files, such as a.jpg b.png")
-    trained = Trained.open(given.run, options)
+    trained = opened(given, options)
     settings = build(trained.config.evaluate)
     search = search_of(
         settings.search,
@@ -161,10 +284,11 @@ def main(options: command.Command) -> None:
     batch = settings.batch if given.batch is None else given.batch
     if batch < 1:
         raise ValueError(f"--batch={batch} must be at least 1")
+    named = clips(files, trained.config.model.frames, video=given.video)
     # A file's name need not be UTF-8.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
-    found = captions(trained, files, search, batch)
+    found = captions(trained, named, search, batch, question=given.question)
     if given.json:
         print(json.dumps([asdict(each) for each in found], indent=1))
         return

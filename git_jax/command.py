@@ -20,6 +20,7 @@ the `config.json` of a run. What a user can get wrong ends in one line on stderr
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import importlib
 import importlib.util
@@ -234,14 +235,17 @@ class Command:
                 f"--config={self.arguments[0]}"
             )
 
-    def config(self, default: str | None = None) -> ConfigDict:
-        """The config of `--config`, or `default` without one, overridden and locked."""
-        name = self.flags.config or default
-        if name is None:
+    def config(self) -> ConfigDict:
+        """The config of `--config`, overridden and locked."""
+        if self.flags.config is None:
             raise ValueError(
                 "--config is missing: name a file, such as configs/scenes.py:tiny"
             )
-        config = load(name)
+        return self.overridden(load(self.flags.config))
+
+    def overridden(self, config: ConfigDict) -> ConfigDict:
+        """A copy of a config with what the command line sets of it, locked."""
+        config = copy.deepcopy(config)
         for path, text in self.overrides:
             try:
                 override(config, path, text)

@@ -243,21 +243,21 @@ class Said(NamedTuple):
     bad: list[Bad]
 
 
-def of_run(trained: Trained) -> dict[str, dict[str, float]]:
-    """Scores the newest checkpoint of a run on its splits.
+def of_run(run: Run, trained: Trained) -> dict[str, dict[str, float]]:
+    """Scores the newest checkpoint of a run, opened as `trained`, on its splits.
 
     The run keeps the scores and its page is renewed, unless the command line has other
     data or another way to write: then they are printed alone.
     """
     evaluator = Evaluator(build(trained.config), trained.tokenizer, trained.mesh)
-    step, params = trained.run.parameters(trained.mesh)
+    step, params = run.parameters(trained.mesh)
     say = partial(print, file=sys.stderr)
-    kept = None if trained.changed else trained.run
+    kept = None if trained.changed else run
     scores = evaluator.score(params, kept, say, step=step)
     if trained.changed:
         say(f"not kept in the run, as {', '.join(trained.changed)} differ from its own")
     elif jax.process_index() == 0:
-        report.write(trained.run.directory)
+        report.write(run.directory)
     return scores
 
 
@@ -280,7 +280,7 @@ def main(options: command.Command) -> None:
     if all(files) and (given.config or options.overrides):
         raise ValueError("--config and its fields go with --run; files need none")
     if given.run and not any(files):
-        scores = of_run(Trained.open(given.run, options))
+        scores = of_run(Run.open(given.run), Trained.open(given.run, options))
     elif all(files) and not given.run:
         scores = captions.score_files(*files, tokens=given.tokens)
     else:

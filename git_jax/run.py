@@ -152,10 +152,13 @@ class Run:
         return Store(self.checkpoints)
 
     def about(self, config: ConfigDict, tokenizer: Any) -> dict[str, Any]:
-        """What is kept beside the state in every checkpoint."""
+        """What is kept beside the state in every checkpoint.
+
+        A converted encoder has no tokenizer.
+        """
         return {
             "config": json.loads(configs.dumps(config)),
-            "tokenizer": tokenizer.fingerprint,
+            "tokenizer": None if tokenizer is None else tokenizer.fingerprint,
         }
 
     def parameters(self, mesh: Mesh) -> tuple[int, Any]:

@@ -1,5 +1,6 @@
-"""A run that has trained, opened to be used on the devices that are here."""
+"""What has trained, a run or a checkpoint, to be used on the devices that are here."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,59 +18,69 @@ from git_jax.run import Run
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A run, to be used on the devices that are here."""
+    """A model that has trained, to be used on the devices that are here."""
 
-    run: Run
     config: ConfigDict
     tokenizer: Tokenizer
     mesh: Mesh
+    load: Callable[[Mesh], Any]
+    """Reads the parameters onto a mesh."""
     changed: tuple[str, ...] = ()
     """What the command line sets to another value and that bears on the results."""
+
+    def parameters(self) -> Any:
+        """The parameters, on the mesh: a run's average where it keeps one.
+
+        Raises:
+            ValueError: there are none, or they are damaged.
+        """
+        return self.load(self.mesh)
 
     @classmethod
     def open(cls, directory: str, options: command.Command) -> "Trained":
         """The run in a directory, with what the command line sets of its config.
 
-        Its mesh is fitted to the devices that are here, unless the command line names
-        one: then that is the mesh or an error.
-
         Raises:
             ValueError: there is no such run, or the command line gives another config.
         """
         run = Run.open(directory)
+
+        def load(mesh: Mesh) -> Any:
+            return run.parameters(mesh)[1]
+
+        own = configs.load(run.directory / "config.json")
+        return cls.of(own, run.tokenizer, load, options, f"--run={directory}")
+
+    @classmethod
+    def of(
+        cls,
+        own: ConfigDict,
+        tokenizer: Callable[[ConfigDict], Tokenizer],
+        load: Callable[[Mesh], Any],
+        options: command.Command,
+        where: str,
+    ) -> "Trained":
+        """A model of the config `own`, with what the command line sets of it.
+
+        Its mesh is fitted to the devices that are here, unless the command line names
+        one: then that is the mesh or an error. `where` is what it was named with.
+        """
         if options.flags.config:
             raise ValueError(
-                f"--config={options.flags.config} and --run={directory}: a run keeps "
+                f"--config={options.flags.config} and {where}: what is trained keeps "
                 f"its own config; leave --config out, and set fields of it with "
                 f"--config.PATH=VALUE"
             )
-        config = options.config(str(run.directory / "config.json"))
+        config = options.overridden(own)
         layout: sharding.Layout = build(config.mesh)
         named = {path.partition(".")[0] for path, _ in options.overrides}
         if "mesh" not in named:
             layout = layout.fitted(jax.device_count())
-        own = configs.load(run.directory / "config.json")
-        changed = configs.difference(own, config, harmless=("mesh", "evaluate.batch"))
-        trained = cls(run, config, run.tokenizer(config), layout.mesh(), tuple(changed))
         if "model" in named:
-            trained._require_same_model()
-        return trained
-
-    def parameters(self) -> Any:
-        """Of the newest checkpoint, on the mesh: the average where the run keeps one.
-
-        Raises:
-            ValueError: there is no checkpoint, or it is damaged.
-        """
-        _, params = self.run.parameters(self.mesh)
-        return params
-
-    def _require_same_model(self) -> None:
-        """ValueError where the command line made a model of other parameters."""
-        changed = _shapes_of(self.config)
-        kept = _shapes_of(configs.load(self.run.directory / "config.json"))
-        where = f"--run={self.run.directory}"
-        checkpoint.require_same_shapes(where, kept, changed)
+            checkpoint.require_same_shapes(where, _shapes_of(own), _shapes_of(config))
+        changed = configs.difference(own, config, harmless=("mesh", "evaluate.batch"))
+        words = tokenizer(config)
+        return cls(config, words, layout.mesh(), load, tuple(changed))
 
 
 def _shapes_of(config: ConfigDict) -> Any:

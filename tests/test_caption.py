@@ -3,19 +3,30 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
-from git_jax.caption import captions, read, search_of
-from git_jax.config import build
+from git_jax.caption import Clip, captions, clips, opened, read, search_of
+from git_jax.config import build, spec
+from git_jax.convert import target
+from git_jax.convert.checkpoint import Checkpoint, shapes
+from git_jax.data.image import Crop
 from git_jax.data.pipeline import Loader
+from git_jax.data.tokenizer import WordPiece
 from git_jax.decode.beam import Beam
 from git_jax.decode.search import Greedy
+from git_jax.evaluate import Evaluation
+from git_jax.models.git import Git, generate
+from git_jax.nn.embed import TextEmbed
+from git_jax.nn.transformer import Stack
 from git_jax.sharding import Layout
 from git_jax.trained import Trained
+from git_jax.vision.vit import ViT
 from tests import walls
 
 
@@ -29,6 +40,10 @@ def trained() -> Trained:
 @pytest.fixture
 def files() -> list[str]:
     return [str(walls.folder() / f"{name}.png") for name in walls.COLOURS]
+
+
+def named(files: list[str]) -> list[Clip]:
+    return clips(files, 1, video=False)
 
 
 def test_a_shell_gets_a_json_list_and_nothing_else(tmp_path: Path) -> None:
@@ -83,21 +98,36 @@ def test_files_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
     (tmp_path / "cut.jpg").write_bytes(whole.read_bytes()[:2000])
     (tmp_path / "text.jpg").write_text("a letter")
     Image.new("1", (9000, 9000)).save(tmp_path / "bomb.png")
-    names = ["whole.jpg", "cut.jpg", "text.jpg", "bomb.png", "nope.png", ""]
+    names = ["whole.jpg", "cut.jpg", "text.jpg", "bomb.png", "nope.png"]
     with pytest.raises(ValueError) as error:
-        read([str(tmp_path / name) for name in names], Loader())
+        read(named([str(tmp_path / name) for name in names]), Loader(), 1)
     for name, reason in (
         ("cut.jpg", "truncated image"),
         ("text.jpg", "not an image"),
         ("bomb.png", "decompression bomb"),
         ("nope.png", "No such file"),
-        ("", "Is a directory"),
     ):
         assert any(
             str(tmp_path / name) in line and reason in line
             for line in str(error.value).splitlines()
         )
     assert "whole.jpg" not in str(error.value)
+
+
+def test_a_clip_is_refused_by_a_model_of_pictures(tmp_path: Path) -> None:
+    walls.wall("red").save(tmp_path / "b.png")
+    walls.wall("red").save(tmp_path / "a.png")
+    (tmp_path / "notes.txt").write_text("no frame")
+    inside = (str(tmp_path / "a.png"), str(tmp_path / "b.png"))
+    assert clips([str(tmp_path)], 6, video=False) == [Clip(str(tmp_path), inside)]
+    one = clips(["a.png", "b.png"], 6, video=True)
+    assert one == [Clip("a.png b.png", ("a.png", "b.png"))]
+    for files, video in (([str(tmp_path)], False), (["a.png", "b.png"], True)):
+        with pytest.raises(ValueError, match="clip of 2 frames.*model.frames=1"):
+            clips(files, 1, video=video)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty is a folder without pictures"):
+        clips([str(tmp_path / "empty")], 6, video=False)
 
 
 def test_pictures_are_read_as_the_evaluation_reads_them(trained: Trained) -> None:
@@ -108,8 +138,8 @@ def test_pictures_are_read_as_the_evaluation_reads_them(trained: Trained) -> Non
         )
     )
     files = [str(walls.folder() / id) for id in batch.ids]
-    squares = read(files, loader)
-    np.testing.assert_array_equal(np.stack(squares), batch.arrays["frames"][:, 0])
+    squares = read(named(files), loader, 1)
+    np.testing.assert_array_equal(np.stack(squares), batch.arrays["frames"])
 
 
 def test_the_captions_are_those_that_the_run_was_scored_on(
@@ -118,7 +148,7 @@ def test_the_captions_are_those_that_the_run_was_scored_on(
     rows = (walls.run() / "predictions/train.jsonl").read_text().splitlines()
     scored = {row["id"]: row["caption"] for row in map(json.loads, rows)}
     search = build(trained.config.evaluate).search
-    found = list(captions(trained, files, search, 4))
+    found = list(captions(trained, named(files), search, 4))
     assert {Path(each.file).name: each.caption for each in found} == scored
 
 
@@ -127,8 +157,8 @@ def test_a_caption_does_not_depend_on_its_batch(
 ) -> None:
     files = files + files[:1]
     search = Beam(max_tokens=8)
-    whole = list(captions(trained, files, search, 100))
-    parts = list(captions(trained, files, search, 2))
+    whole = list(captions(trained, named(files), search, 100))
+    parts = list(captions(trained, named(files), search, 2))
     assert len(whole) == len(parts) == 5
     for one, other in zip(whole, parts, strict=True):
         assert one.score == pytest.approx(other.score, rel=1e-5)
@@ -140,8 +170,8 @@ def test_eight_devices_say_what_one_says(trained: Trained, files: list[str]) -> 
     """Data 2, fsdp 2, tensor 2 as the config says; three pictures are filled up."""
     spread = Trained.open(str(walls.run()), walls.options())
     assert dict(spread.mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
-    one = list(captions(trained, files[:3], Greedy(15), 4))
-    eight = list(captions(spread, files[:3], Greedy(15), 4))
+    one = list(captions(trained, named(files[:3]), Greedy(15), 4))
+    eight = list(captions(spread, named(files[:3]), Greedy(15), 4))
     assert [each.tokens for each in one] == [each.tokens for each in eight]
     np.testing.assert_allclose(
         [each.score for each in one], [each.score for each in eight], rtol=1e-5
@@ -153,7 +183,7 @@ def test_tokens_are_the_generated_ids_without_special_ones(
 ) -> None:
     tokenizer = trained.tokenizer
     for search in (Greedy(15), Beam(4, 15), Beam(4, 15, "huggingface")):
-        for each in captions(trained, files, search, 4):
+        for each in captions(trained, named(files), search, 4):
             assert not {tokenizer.pad, tokenizer.bos, tokenizer.eos} & set(each.tokens)
             assert tokenizer.decode(each.tokens) == each.caption
             assert tokenizer.encode(each.caption) == each.tokens
@@ -162,12 +192,12 @@ def test_tokens_are_the_generated_ids_without_special_ones(
 def test_at_most_so_many_tokens_are_generated_the_end_counted(
     trained: Trained, files: list[str]
 ) -> None:
-    whole = list(captions(trained, files, Greedy(15), 4))
+    whole = list(captions(trained, named(files), Greedy(15), 4))
     exact = len(whole[0].tokens) + 1
-    assert list(captions(trained, files[:1], Greedy(exact), 4))[0].tokens == (
+    assert list(captions(trained, named(files[:1]), Greedy(exact), 4))[0].tokens == (
         whole[0].tokens
     )
-    short = list(captions(trained, files[:1], Greedy(2), 4))[0]
+    short = list(captions(trained, named(files[:1]), Greedy(2), 4))[0]
     assert short.tokens == whole[0].tokens[:2]
 
 
@@ -180,3 +210,100 @@ def test_flags_choose_the_search() -> None:
     assert search_of(run, beams=1, max_tokens=5, normalise="gnmt") == Greedy(5)
     plain = search_of(Greedy(7), beams=4, max_tokens=None, normalise="huggingface")
     assert plain == Beam(4, 7, "huggingface", None)
+
+
+# Checkpoints of others, questions and clips --------------------------------------
+
+PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "what", "is", "it", "a", "red", "wall")
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory as transformers has it, of a model of clips of up to 3 frames."""
+    folder = tmp_path_factory.mktemp("published")
+    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in PIECES))
+    model = spec(
+        Git,
+        encoder=spec(ViT, size=16, patch=8, width=16, depth=1, heads=2, mlp=16),
+        embed=spec(TextEmbed, width=16, vocabulary=len(PIECES), positions=16),
+        decoder=spec(
+            Stack, width=16, depth=2, heads=2, mlp=16, norm="post", dropout=0.1
+        ),
+        frames=3,
+    )
+    config = ConfigDict({"model": model})
+    config.loader = spec(Loader, frames=3, image=spec(Crop, size=16))
+    config.evaluate = spec(Evaluation, search=spec(Beam, max_tokens=6))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: rng.normal(size=leaf.shape).astype(np.float32),
+        shapes(build(model)),
+    )
+    words = WordPiece(str(folder / "vocab.txt"))
+    target.write_huggingface(Checkpoint(config, params, words), folder / "git")
+    return folder / "git"
+
+
+def of(checkpoint: Path) -> Trained:
+    flags: dict[str, Any] = {"run": None, "checkpoint": str(checkpoint)}
+    line = walls.options(**flags)
+    found = opened(line.flags, line)
+    return replace(found, mesh=Layout().mesh(jax.devices()[:1]))
+
+
+def test_a_question_is_a_prefix_and_a_folder_a_clip(
+    published: Path, files: list[str], tmp_path: Path
+) -> None:
+    """What is said is what the model writes behind the question, of those frames."""
+    trained = of(published)
+    frames = tmp_path / "clip"
+    frames.mkdir()
+    for i, file in enumerate(files[:2]):
+        Image.open(file).save(frames / f"{i}.png")
+    given = clips([str(frames), files[0]], 3, video=False)
+    (clip, picture) = captions(trained, given, Greedy(6), 4, question="what is it")
+    squares = read(given, build(trained.config.loader), 3)
+    assert [len(each) for each in squares] == [2, 1]
+    model, words = build(trained.config.model), trained.tokenizer
+    prefix = [words.bos, *words.encode("what is it")]
+    assert prefix == [2, 4, 5, 6]
+    for found, seen in ((clip, squares[0]), (picture, squares[1])):
+        batch = {
+            "frames": jax.numpy.array(seen)[None],
+            "tokens": jax.numpy.array([prefix], jax.numpy.int32),
+            "prefix_length": jax.numpy.array([len(prefix)]),
+        }
+        want = jax.jit(
+            lambda params, batch: generate(
+                model, params, Greedy(6), batch, eos=words.eos, pad=words.pad
+            )
+        )(trained.parameters(), batch)
+        ids = want.tokens[0, : want.length[0]].tolist()
+        assert found.tokens == [id for id in ids if id not in (0, 2, 3)]
+        np.testing.assert_allclose(found.score, want.score[0], atol=1e-5)
+    # All files as one clip are that clip.
+    together = clips(files[:2], 3, video=True)
+    (again,) = captions(trained, together, Greedy(6), 4, question="what is it")
+    assert again.tokens == clip.tokens and again.file == " ".join(files[:2])
+
+
+def test_a_shell_captions_with_a_published_checkpoint(
+    published: Path, files: list[str]
+) -> None:
+    done = walls.shell("caption", f"--checkpoint={published}", "--json", *files[:2])
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    trained = of(published)
+    search = search_of(Beam(4, 6), beams=4, max_tokens=None, normalise="gnmt")
+    want = captions(trained, clips(files[:2], 3, video=False), search, 4)
+    assert [each["tokens"] for each in found] == [each.tokens for each in want]
+
+
+def test_one_model_is_named(published: Path) -> None:
+    for flags in ({}, {"run": "a", "checkpoint": "b"}):
+        line = walls.options(**({"run": None, "checkpoint": None} | flags))
+        with pytest.raises(ValueError, match="--run=DIR.*or --checkpoint=DIR"):
+            opened(line.flags, line)
+    line = walls.options(run=None, checkpoint="no/such/place")
+    with pytest.raises(ValueError, match="--checkpoint=no/such/place: there is no"):
+        opened(line.flags, line)

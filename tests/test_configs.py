@@ -50,8 +50,9 @@ class Words:
 @pytest.fixture(scope="module", params=variants(), ids=lambda name: Path(name).name)
 def config(request: pytest.FixtureRequest) -> ConfigDict:
     config = command.load(request.param)
-    if config.data.get("path") is REQUIRED:
-        config.data.path = "a/folder/of/the/user"
+    for node in (config.data, config.tokenizer):
+        if node.get("path") is REQUIRED:
+            node.path = "a/file/or/folder/of/the/user"
     return config.lock()
 
 
@@ -140,5 +141,5 @@ def test_a_misspelt_field_is_refused_with_the_legal_names(config: ConfigDict) ->
 
 
 def test_a_mistyped_field_is_refused_with_its_type(config: ConfigDict) -> None:
-    with pytest.raises(ValueError, match=r"ViT\.depth is int, not 'deep'"):
-        command.override(config, "model.encoder.depth", "deep")
+    with pytest.raises(ValueError, match=r"Stack\.depth is int, not 'deep'"):
+        command.override(config, "model.decoder.depth", "deep")

@@ -1,7 +1,7 @@
 """The floors of the house: what may import what.
 
-4  train  evaluate  caption ...      may import everything below
-3  config  checkpoint  report ...
+4  train  evaluate  caption  convert/  may import everything below
+3  config  checkpoint  init  report ...
 2  models/  vision/
 1  nn/  losses  optim  sharding  decode/
 0  tree  |  file  data/  tasks/      left: arrays, right: files, numpy only

@@ -1,4 +1,4 @@
-"""The config of Hugging Face's GIT: what its `config.json` says, as a model of ours.
+"""The configs of Hugging Face's GIT and of encoders, as models of ours.
 
 Both ways are held to account: a setting that this project cannot honour is refused by
 its name, and so is a model that the class there cannot be.
@@ -11,6 +11,8 @@ from git_jax.config import Node, spec
 from git_jax.models.git import Git
 from git_jax.nn.embed import TextEmbed
 from git_jax.nn.transformer import Stack
+from git_jax.vision.davit import DaViT
+from git_jax.vision.swin import Swin
 from git_jax.vision.vit import ViT
 
 ACTIVATIONS = {
@@ -52,6 +54,49 @@ VISION_DEFAULTS: dict[str, Any] = {
     "attention_dropout": 0.0,
     "initializer_range": 0.02,
 }
+SWIN_DEFAULTS: dict[str, Any] = {
+    "num_channels": 3,
+    "patch_size": 4,
+    "embed_dim": 96,
+    "depths": (2, 2, 6, 2),
+    "num_heads": (3, 6, 12, 24),
+    "window_size": 7,
+    "mlp_ratio": 4.0,
+    "qkv_bias": True,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "drop_path_rate": 0.1,
+    "hidden_act": "gelu",
+    "use_absolute_embeddings": False,
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-5,
+}
+DAVIT_DEFAULTS: dict[str, Any] = {
+    "in_channels": 3,
+    "depths": (1, 1, 9, 1),
+    "patch_size": (7, 3, 3, 3),
+    "patch_stride": (4, 2, 2, 2),
+    "patch_padding": (3, 1, 1, 1),
+    "patch_prenorm": (False, True, True, True),
+    "embed_dim": (128, 256, 512, 1024),
+    "num_heads": (4, 8, 16, 32),
+    "num_groups": (4, 8, 16, 32),
+    "window_size": 12,
+    "drop_path_rate": 0.1,
+    "mlp_ratio": 4.0,
+    "qkv_bias": True,
+    "activation_function": "gelu",
+    "initializer_range": 0.02,
+}
+VIT_DEFAULTS: dict[str, Any] = VISION_DEFAULTS | {
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "attention_probs_dropout_prob": 0.0,
+    "hidden_dropout_prob": 0.0,
+    "qkv_bias": True,
+}
+
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 
 
 def git(given: Mapping[str, Any], *, where: str) -> Node:
@@ -61,11 +106,7 @@ def git(given: Mapping[str, Any], *, where: str) -> Node:
         ValueError: it describes another architecture, or a setting that has no
             counterpart here.
     """
-    if given.get("model_type") != "git":
-        raise ValueError(
-            f"{where}: model_type is {given.get('model_type')!r}, not 'git': it is not "
-            f"a checkpoint of GitForCausalLM"
-        )
+    _require_type(given, "git", "GitForCausalLM", where)
     held = DEFAULTS | dict(given)
     frames = held["num_image_with_embedding"]
     if frames == 1:
@@ -110,15 +151,8 @@ def git(given: Mapping[str, Any], *, where: str) -> Node:
 def clip(given: Mapping[str, Any], *, where: str) -> Node:
     """The tower that a config of `CLIPVisionModel` or of GIT's encoder describes."""
     held = VISION_DEFAULTS | dict(given)
-    if held["num_channels"] != 3:
-        raise ValueError(
-            f"{where}: num_channels is {held['num_channels']}; pictures here have 3"
-        )
-    if held["attention_dropout"]:
-        raise ValueError(
-            f"{where}: attention_dropout is {held['attention_dropout']}; encoders here "
-            f"have none, as every published one"
-        )
+    _require_colours(held, where)
+    _require_none(held, ("attention_dropout",), where)
     return spec(
         ViT,
         size=_side(held, "image_size", where),
@@ -129,6 +163,73 @@ def clip(given: Mapping[str, Any], *, where: str) -> Node:
         mlp=held["intermediate_size"],
         activation=_activation(held, where),
         epsilon=float(held["layer_norm_eps"]),
+        std=float(held["initializer_range"]),
+    )
+
+
+def vit(given: Mapping[str, Any], *, where: str) -> Node:
+    """The encoder that a config of `ViTModel` describes."""
+    held = VIT_DEFAULTS | dict(given)
+    if not held["qkv_bias"]:
+        raise ValueError(f"{where}: qkv_bias is false; attention here has biases")
+    _require_none(held, DROPOUTS, where)
+    tower = clip(held, where=where)
+    tower.patch_bias, tower.norm_before = True, False
+    return tower
+
+
+def swin(given: Mapping[str, Any], *, where: str) -> Node:
+    """The encoder that a config of `SwinModel` describes.
+
+    Raises:
+        ValueError: it describes another architecture, or a setting that has no
+            counterpart here.
+    """
+    _require_type(given, "swin", "SwinModel", where)
+    held = SWIN_DEFAULTS | dict(given)
+    _require_none(held, (*DROPOUTS, "use_absolute_embeddings"), where)
+    _require_colours(held, where)
+    return spec(
+        Swin,
+        patch=_side(held, "patch_size", where),
+        embed=held["embed_dim"],
+        depths=tuple(held["depths"]),
+        heads=tuple(held["num_heads"]),
+        window=held["window_size"],
+        mlp_ratio=float(held["mlp_ratio"]),
+        activation=_activation(held, where),
+        epsilon=float(held["layer_norm_eps"]),
+        qkv_bias=held["qkv_bias"],
+        drop_path=float(held["drop_path_rate"]),
+        std=float(held["initializer_range"]),
+    )
+
+
+def davit(given: Mapping[str, Any], *, where: str) -> Node:
+    """The encoder that a config of `Florence2VisionBackbone` describes.
+
+    Raises:
+        ValueError: it describes another architecture, or a setting that has no
+            counterpart here.
+    """
+    _require_type(given, "florence_vision", "Florence2VisionBackbone", where)
+    held = DAVIT_DEFAULTS | dict(given)
+    _require_colours(held, where, "in_channels")
+    return spec(
+        DaViT,
+        patch=tuple(held["patch_size"]),
+        stride=tuple(held["patch_stride"]),
+        padding=tuple(held["patch_padding"]),
+        patch_norm=tuple("pre" if pre else "post" for pre in held["patch_prenorm"]),
+        widths=tuple(held["embed_dim"]),
+        depths=tuple(held["depths"]),
+        heads=tuple(held["num_heads"]),
+        groups=tuple(held["num_groups"]),
+        window=held["window_size"],
+        mlp_ratio=float(held["mlp_ratio"]),
+        activation=_activation(held, where, "activation_function"),
+        qkv_bias=held["qkv_bias"],
+        drop_path=float(held["drop_path_rate"]),
         std=float(held["initializer_range"]),
     )
 
@@ -194,13 +295,41 @@ def config_of(model: Git) -> dict[str, Any]:
     }
 
 
-def _activation(held: Mapping[str, Any], where: str) -> str:
-    name = held["hidden_act"]
+def _activation(held: Mapping[str, Any], where: str, key: str = "hidden_act") -> str:
+    name = held[key]
     if name not in ACTIVATIONS:
         raise ValueError(
-            f"{where}: hidden_act is {name!r}; here are {', '.join(ACTIVATIONS)}"
+            f"{where}: {key} is {name!r}; here are {', '.join(ACTIVATIONS)}"
         )
     return ACTIVATIONS[name]
+
+
+def _require_type(given: Mapping[str, Any], kind: str, made: str, where: str) -> None:
+    """ValueError where a config is not of the model that the class `made` makes."""
+    if given.get("model_type") != kind:
+        raise ValueError(
+            f"{where}: model_type is {given.get('model_type')!r}, not {kind!r}: it is "
+            f"not a checkpoint of {made}"
+        )
+
+
+def _require_none(
+    held: Mapping[str, Any], settings: tuple[str, ...], where: str
+) -> None:
+    """ValueError naming a setting that is on, and that encoders here do not have."""
+    for name in settings:
+        if held[name]:
+            raise ValueError(
+                f"{where}: {name} is {held[name]}; encoders here have none, as every "
+                f"published one"
+            )
+
+
+def _require_colours(
+    held: Mapping[str, Any], where: str, key: str = "num_channels"
+) -> None:
+    if held[key] != 3:
+        raise ValueError(f"{where}: {key} is {held[key]}; pictures here have 3")
 
 
 def _theirs(activation: str) -> str:

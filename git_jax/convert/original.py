@@ -18,6 +18,21 @@ from git_jax.vision.vit import ViT
 
 HEAD = 64
 
+# The models of questions saw whole pictures, their aspect kept: of each size, the most
+# that the longer side may have.
+LONG = {480: 640, 420: 560}
+
+# What OpenAI's file of a whole CLIP has beside the tower: the one for texts.
+BESIDE = (
+    r"transformer\..*",
+    r"token_embedding\.weight",
+    r"positional_embedding",
+    r"ln_final\..*",
+    r"text_projection",
+    r"logit_scale",
+    r"(input_resolution|context_length|vocab_size)",
+)
+
 
 def is_git(names: Mapping[str, np.ndarray]) -> bool:
     """Whether these are the names of a GIT of the original release."""

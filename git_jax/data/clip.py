@@ -1,7 +1,8 @@
 """Clips in a batch: which frames of a record are seen, and where they stand.
 
 A batch has F frames a row. A picture is a clip with F = 1; where F > 1, `frame_valid`
-says which frames are real, those of a shorter clip first, and black ones follow.
+says which frames are real, those of a shorter clip first, and black ones follow. So a
+shorter clip has the first embeddings of time, as with the released GIT.
 """
 
 from collections.abc import Sequence
@@ -13,8 +14,11 @@ import numpy as np
 def sampled(frames: Sequence[Any], count: int) -> Sequence[Any]:
     """`count` frames at even distances, the first and the last of them; or all.
 
-    a b c d e f, 3 -> a c f. GIT sees 6 frames of a video (section 3.3 of 2205.14100);
-    the code that chose them was not released.
+    a b c d e f, 3 -> a c f. The published video models see 6 frames, in training and
+    after it (`num_image_with_embedding: 6` of their parameter.yaml); the code that
+    chose them was not released. So where they lie is ours: both ends are seen, whatever
+    the length, and no distance is more than one frame longer than another. Given more
+    than 6 frames, the released code drops all behind the sixth without a word.
     """
     if len(frames) <= count:
         return frames

@@ -1,8 +1,8 @@
-"""Pictures: bytes to pixels, and pixels to the square that a model sees.
+"""Pictures: bytes to pixels, and pixels to the square or shape that a model sees.
 
 Pixels are np.uint8 [h w 3] and stay so until they are on the device. Interpolation is
-Pillow's bicubic, whose filter widens when it shrinks a picture (antialias), as CLIP and
-GIT were trained with.
+Pillow's, whose filters widen when they shrink a picture (antialias), as CLIP and GIT
+were trained with.
 """
 
 import dataclasses
@@ -10,8 +10,8 @@ import io
 import math
 import os
 import threading
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -26,7 +26,7 @@ class BadPicture(ValueError):
     """A picture that cannot be read: `reason` is a countable category.
 
     Reasons: "missing file", "empty file", "not an image", "truncated image", "broken
-    image", "decompression bomb", "unknown pixels", "frames differ".
+    image", "decompression bomb", "unknown pixels", "frames differ", "too narrow".
     """
 
     def __init__(self, reason: str, detail: str):
@@ -186,19 +186,39 @@ def _to_8_bits(array: np.ndarray) -> np.ndarray:
 # Transforms --------------------------------------------------------------------------
 
 
+Filter: TypeAlias = Literal["bicubic", "bilinear"]
+"""How pixels are interpolated: bicubic everywhere in GIT; other models differ."""
+
+_FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+}
+
+Rounding: TypeAlias = Literal["down", "even"]
+"""Where the middle lies, when half a margin is no whole number of pixels."""
+
+_ROUNDINGS: dict[str, Callable[[float], int]] = {"down": math.floor, "even": round}
+
+
 @dataclasses.dataclass(frozen=True)
 class Resize:
     """The centre square, `size` pixels wide: how pictures are evaluated.
 
     The shorter side becomes `size`, the longer one int(size * long / short), and the
-    middle is cut out, as CLIP and GIT do (torchvision's Resize and CenterCrop with
-    bicubic interpolation). A picture of that size already comes back as it is.
+    middle is cut out: CLIPImageProcessor of transformers, to the bit, save that strips
+    longer than 16 squares are cut first. A picture of that size comes back as it is.
+
+    Half of an odd margin is rounded "down", as there. The original GIT was evaluated
+    with torchvision's CenterCrop, which rounds it to "even": where the margin is 3, 7,
+    11 ... its square lies one pixel further on, and in nothing else does it differ.
     """
 
     size: int = 64
+    filter: Filter = "bicubic"
+    rounding: Rounding = "down"
 
     def __post_init__(self) -> None:
-        _check_size(self.size)
+        _check(self.filter, self.rounding, size=self.size)
 
     def __call__(
         self, picture: np.ndarray, rng: np.random.Generator | None = None
@@ -209,10 +229,11 @@ class Resize:
             return picture
         short = min(height, width)
         if max(height, width) > _STRIP * short:
-            picture = _middle(picture, _STRIP * short)
+            picture = _middle(picture, _STRIP * short, self.rounding)
             height, width = picture.shape[:2]
         tall, wide = int(size * height / short), int(size * width / short)
-        return np.ascontiguousarray(_middle(_scaled(picture, tall, wide), size))
+        scaled = _scaled(picture, tall, wide, self.filter)
+        return np.ascontiguousarray(_middle(scaled, size, self.rounding))
 
     def video(
         self, frames: Sequence[np.ndarray], rng: np.random.Generator | None = None
@@ -228,25 +249,36 @@ class Crop:
 
     torchvision's RandomResizedCrop with ratio 1:1, so also its way out: where no square
     of the drawn area fits after ten draws, the largest one in the middle. No flip: a
-    caption may say "left". Without `rng` the picture is evaluated: `Resize(size)`.
+    caption may say "left". Without `rng` the picture is evaluated: by `Resize`, or
+    whole, by `Within(size, long)`, where `long` is given.
     """
 
     size: int = 64
     scale: tuple[float, float] = (0.8, 1.0)
+    filter: Filter = "bicubic"
+    rounding: Rounding = "down"
+    long: int | None = None
 
     def __post_init__(self) -> None:
-        _check_size(self.size)
+        _check(self.filter, self.rounding, size=self.size)
         low, high = self.scale
         if not 0 < low <= high <= 1:
             raise ValueError(
                 f"scale={tuple(self.scale)} is not a range of areas: give two numbers, "
                 "0 < low <= high <= 1"
             )
+        _ = self._evaluated  # refuses a `long` below `size`
+
+    @property
+    def _evaluated(self) -> "Resize | Within":
+        if self.long is not None:
+            return Within(self.size, self.long, self.filter)
+        return Resize(self.size, self.filter, self.rounding)
 
     def __call__(
         self, picture: np.ndarray, rng: np.random.Generator | None = None
     ) -> np.ndarray:
-        """u8 [h w 3] -> u8 [size size 3]."""
+        """u8 [h w 3] -> u8 [size size 3], or of another shape where `long` is given."""
         return self.video([picture], rng)[0]
 
     def video(
@@ -254,14 +286,12 @@ class Crop:
     ) -> list[np.ndarray]:
         """F pictures of one size -> the same square of each."""
         if rng is None:
-            return Resize(self.size).video(frames)
+            return self._evaluated.video(frames)
         _check_one_size(frames)
         height, width = frames[0].shape[:2]
-        top, left, side = self._square(height, width, rng)
-        return [
-            _scaled(frame[top : top + side, left : left + side], self.size, self.size)
-            for frame in frames
-        ]
+        size, (top, left, side) = self.size, self._square(height, width, rng)
+        cut = (frame[top : top + side, left : left + side] for frame in frames)
+        return [_scaled(square, size, size, self.filter) for square in cut]
 
     def _square(
         self, height: int, width: int, rng: np.random.Generator
@@ -278,12 +308,69 @@ class Crop:
         return (height - side) // 2, (width - side) // 2, side
 
 
-def _check_size(size: int) -> None:
-    if not 1 <= size <= 2**14:
-        raise ValueError(
-            f"size={size} is no width of a picture: it must be at least 1 and at most "
-            f"{2**14:,}"
-        )
+@dataclasses.dataclass(frozen=True)
+class Within:
+    """The whole picture, its aspect kept: what the original GIT answers questions of.
+
+    The shorter side becomes `short`, unless the longer one would then exceed `long`:
+    then the longer one becomes `long`, save that both are rounded as in that release
+    (`MinMaxResizeForTest` of its inference.py, which takes 480 and 640 for GIT_B and
+    420 and 560 for GIT_L). A picture of 640 x 427 stays, as does one of 640 x 480.
+
+    Its pictures have unequal shapes: only those of one shape can share a batch.
+    """
+
+    short: int = 480
+    long: int = 640
+    filter: Filter = "bicubic"
+
+    def __post_init__(self) -> None:
+        _check(self.filter, short=self.short, long=self.long)
+        if self.long < self.short:
+            raise ValueError(
+                f"long={self.long} is less than short={self.short}: exchange them"
+            )
+
+    def __call__(
+        self, picture: np.ndarray, rng: np.random.Generator | None = None
+    ) -> np.ndarray:
+        """u8 [h w 3] -> u8 of another [h w 3]. `rng` is not used.
+
+        Raises BadPicture for a strip of which no width would be left.
+        """
+        height, width = picture.shape[:2]
+        short, long = min(height, width), max(height, width)
+        side = self.short
+        if side * long / short > self.long:
+            side = round(self.long * short / long)
+        if side == 0:
+            raise BadPicture(
+                "too narrow",
+                f"of {width} x {height} no width is left when the long side becomes "
+                f"{self.long}: cut a part out",
+            )
+        tall, wide = int(side * height / short), int(side * width / short)
+        return _scaled(picture, tall, wide, self.filter)
+
+    def video(
+        self, frames: Sequence[np.ndarray], rng: np.random.Generator | None = None
+    ) -> list[np.ndarray]:
+        """F pictures of one size -> F pictures of one other size."""
+        _check_one_size(frames)
+        return [self(frame) for frame in frames]
+
+
+def _check(filter: str, rounding: str = "down", **sides: int) -> None:
+    for name, side in sides.items():
+        if not 1 <= side <= 2**14:
+            raise ValueError(
+                f"{name}={side} is no width of a picture: it must be at least 1 and at "
+                f"most {2**14:,}"
+            )
+    if filter not in _FILTERS:
+        raise ValueError(f"filter={filter!r} is none of {', '.join(_FILTERS)}")
+    if rounding not in _ROUNDINGS:
+        raise ValueError(f"rounding={rounding!r} is none of {', '.join(_ROUNDINGS)}")
 
 
 def _check_one_size(frames: Sequence[np.ndarray]) -> None:
@@ -300,15 +387,15 @@ def _check_one_size(frames: Sequence[np.ndarray]) -> None:
 _STRIP = 16
 
 
-def _middle(picture: np.ndarray, size: int) -> np.ndarray:
-    """The middle of each side longer than `size`, with torchvision's rounding."""
-    height, width = picture.shape[:2]
-    top, left = round(max(height - size, 0) / 2), round(max(width - size, 0) / 2)
+def _middle(picture: np.ndarray, size: int, rounding: Rounding) -> np.ndarray:
+    """The middle of each side longer than `size`."""
+    half = (max(side - size, 0) / 2 for side in picture.shape[:2])
+    top, left = map(_ROUNDINGS[rounding], half)
     return picture[top : top + size, left : left + size]
 
 
-def _scaled(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+def _scaled(picture: np.ndarray, height: int, width: int, filter: Filter) -> np.ndarray:
     if picture.shape[:2] == (height, width):
         return picture
     image = Image.fromarray(np.ascontiguousarray(picture))
-    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    return np.asarray(image.resize((width, height), _FILTERS[filter]))

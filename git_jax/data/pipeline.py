@@ -13,7 +13,7 @@ one integer, and any number of ranks sees the same global batches, row by row.
 import dataclasses
 import time
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -86,6 +86,8 @@ class Loader:
     frames        F, frames of a row: a longer clip is sampled evenly, a shorter one
                   filled up with black; where F is 1, a clip is a bad record
     image         what makes squares of pictures: Crop or Resize
+    sizes         sides of the pictures of training batches, one a batch in turn, the
+                  same on every rank; none: image.size always, as in an evaluation
     threads       make whole batches ahead, each its own
     prefetch      batches that may lie ready; 0 makes each when it is asked for
     workers       processes beside this one, each with `threads`, 0 for none; they need
@@ -100,6 +102,7 @@ class Loader:
     captions: int = 1
     frames: int = 1
     image: Transform = pictures.Crop()
+    sizes: tuple[int, ...] = ()
     threads: int = 2
     prefetch: int = 4
     workers: int = 0
@@ -128,8 +131,9 @@ class Loader:
         """Zeros in the form of one rank's rows of a training batch.
 
         No record is read and no room is taken: each array is one zero, broadcast.
-        Raises ValueError as `batches` does.
+        Raises ValueError as `batches` and `evaluation` do.
         """
+        self._require_one_shape()
         rows = _share(batch, ranks)
         texts = (rows * self.captions, self.text)
         forms = clip.forms(rows, self.frames, self.image.size)
@@ -161,8 +165,12 @@ class Loader:
 
         rows = _share(batch, ranks)
         drawn = parts(source)
+        reader = self._reader(source, task, tokenizer)
+        images = [
+            dataclasses.replace(cast(Any, self.image), size=size) for size in self.sizes
+        ]
         make = _Training(
-            self._reader(source, task, tokenizer),
+            [dataclasses.replace(reader, image=image) for image in images] or [reader],
             order(drawn, seed),
             drawn,
             seed,
@@ -185,9 +193,11 @@ class Loader:
 
         All ranks have the same number of batches of the same shape. A record that
         cannot be read is left out, and listed in `bad` of the batch it would be in.
+        Raises ValueError where pictures would keep their aspect.
         """
         import grain
 
+        self._require_one_shape()
         rows = _share(batch, ranks)
         make = _Evaluation(
             self._reader(source, task, tokenizer),
@@ -217,6 +227,15 @@ class Loader:
             f"none of {count:,} records of the training data can be read: "
             f"{summary(bad)}. Repair them, or name other data with --config.data"
         )
+
+    def _require_one_shape(self) -> None:
+        long = getattr(self.image, "long", None)
+        if long is not None:
+            raise ValueError(
+                f"--config.loader.image.long={long} keeps the aspect of each picture, "
+                "and a batch has one shape: score squares, with "
+                "--config.loader.image.long=none; git_jax.caption reads any shape"
+            )
 
     def _reader(self, source: Source, task: Task, tokenizer: Tokenizer) -> Reader:
         return Reader(
@@ -269,9 +288,9 @@ def _share(batch: int, ranks: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Training:
-    """Number of a batch -> these rows of it."""
+    """Number of a batch -> these rows of it, each reader's turn one after another."""
 
-    reader: Reader
+    readers: list[Reader]
     order: Order
     drawn: list[Part]
     seed: int
@@ -279,18 +298,18 @@ class _Training:
     rows: range
 
     def __call__(self, step: int) -> dict[str, Any]:
-        reader, bad = self.reader, list[Bad]()
+        reader, bad = self.readers[step % len(self.readers)], list[Bad]()
         arrays = clip.room(len(self.rows), reader.frames, reader.image.size)
         ids, texts = list[str](), list[tuple[list[int], list[int]]]()
         for place, row in enumerate(self.rows):
-            read = self._readable(step * self.batch + row, bad)
+            read = self._readable(reader, step * self.batch + row, bad)
             clip.put(arrays, place, read.frames)
             ids.append(read.record["id"])
             texts += read.texts
         packed = pack_rows(texts, reader.text, reader.tokenizer)
         return dict(arrays=arrays | packed._asdict(), ids=ids, bad=bad)
 
-    def _readable(self, position: int, bad: list[Bad]) -> Read:
+    def _readable(self, reader: Reader, position: int, bad: list[Bad]) -> Read:
         """The record, or the first readable one of those that may stand for it."""
         index, found = self.order[position], list[Bad]()
         for attempt in range(ATTEMPTS):
@@ -299,7 +318,7 @@ class _Training:
                 part = self._part(index)
                 index = part.start + int(rng.integers(part.size))
             try:
-                result = self.reader.training(index, rng)
+                result = reader.training(index, rng)
                 bad += found
                 return result
             except BadRecord as error:

@@ -33,7 +33,8 @@ class Task(Protocol):
 
 class Transform(Protocol):
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """The side of its squares. Raises ValueError where it makes none."""
 
     def video(
         self, frames: Sequence[np.ndarray], rng: np.random.Generator | None

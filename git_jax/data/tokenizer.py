@@ -4,8 +4,8 @@
     SentencePiece(path="run/tokenizer.model").encode("cat") [271, 304]
     WordPiece(path="vocab.txt").encode("cat")               [4937]
 
-`encode` adds no special ids and never makes one, whatever the text says; the loader
-places them. A tokenizer is a frozen dataclass that opens its file on first use.
+`encode` adds no special ids; the loader places them. A tokenizer is a frozen dataclass
+that opens its file on first use.
 
 By hand, from the training texts of a config:
 
@@ -23,6 +23,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from git_jax.data import source as sources
+from git_jax.data import vocabulary
 from git_jax.file import write
 
 
@@ -50,7 +51,8 @@ class Tokenizer(Protocol):
     def fingerprint(self) -> str:
         """A hash of all that defines the ids; equal fingerprints, equal ids."""
 
-    def encode(self, text: str) -> list[int]: ...
+    def encode(self, text: str) -> list[int]:
+        """The text alone: no bos before it and no eos behind it."""
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text, without pad, bos and eos; an id >= size reads as unknown."""
@@ -262,17 +264,22 @@ class SentencePiece(sources.Lazy):
 
 @dataclasses.dataclass(frozen=True)
 class WordPiece(sources.Lazy):
-    """BERT's lower-case word pieces, read from a `vocab.txt` with a piece a line.
+    """BERT's lower-case word pieces: `BertTokenizer` of transformers, id by id.
 
     What the released GIT uses: bert-base-uncased, [PAD] 0, [CLS] 101 begins, [SEP] 102
-    ends. Those three are found by name; a text that says "[SEP]" gets three ordinary
-    pieces.
+    ends. `path` names a `vocab.txt`, a `tokenizer.json` or a directory with either.
+
+    A text that spells "[SEP]", in capitals, gets the id of the end, as it did when the
+    published checkpoints were trained and does where others run them: the same text is
+    to be the same ids. That harms no batch, whose masks are made of lengths.
+
+    Where `decode` meets [UNK] or [MASK] it writes nothing, as transformers does when it
+    is told to skip special tokens.
     """
 
     path: str
 
-    file = "vocab.txt"
-    _unknown = "[UNK]"
+    file = vocabulary.LIST
 
     @property
     def pad(self) -> int:
@@ -298,7 +305,7 @@ class WordPiece(sources.Lazy):
         return self._encoder.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        unknown = self._vocabulary[self._unknown]
+        unknown = self._vocabulary[vocabulary.UNKNOWN]
         return self._encoder.decode(_pieces(self, ids, unknown))
 
     def save(self, directory: str | os.PathLike[str]) -> None:
@@ -310,42 +317,13 @@ class WordPiece(sources.Lazy):
 
     @functools.cached_property
     def _vocabulary(self) -> dict[str, int]:
-        data = _read(self.path, "--config.tokenizer.path")
-        try:
-            pieces = data.decode().removesuffix("\n").split("\n")
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"--config.tokenizer.path={self.path!r} is not UTF-8 at byte "
-                f"{error.start}: name a vocab.txt with a piece a line"
-            ) from error
-        pieces = [piece.removesuffix("\r") for piece in pieces]
-        vocabulary = {piece: id for id, piece in enumerate(pieces)}
-        if len(vocabulary) < len(pieces):
-            twice = next(p for id, p in enumerate(pieces) if vocabulary[p] != id)
-            raise ValueError(
-                f"--config.tokenizer.path={self.path!r} has the piece {twice!r} more "
-                "than once: ids are line numbers, so each line must be different"
-            )
-        needed = ("[PAD]", self._unknown, "[CLS]", "[SEP]")
-        if missing := [piece for piece in needed if piece not in vocabulary]:
-            raise ValueError(
-                f"--config.tokenizer.path={self.path!r} ({len(vocabulary):,} pieces) "
-                f"lacks {', '.join(missing)}: name the vocab.txt of a BERT model, such "
-                "as bert-base-uncased"
-            )
-        return vocabulary
+        path = str(vocabulary.find(self.path))
+        option = "--config.tokenizer.path"
+        return vocabulary.read(_read(path, option), f"{option}={path!r}")
 
     @functools.cached_property
     def _encoder(self) -> Any:
-        import tokenizers
-
-        encoder = tokenizers.Tokenizer(
-            tokenizers.models.WordPiece(self._vocabulary, unk_token=self._unknown)
-        )
-        encoder.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
-        encoder.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-        encoder.decoder = tokenizers.decoders.WordPiece(prefix="##", cleanup=True)
-        return encoder
+        return vocabulary.encoder(self._vocabulary)
 
 
 def main(command: Any) -> None:

@@ -91,6 +91,44 @@ def _cubic(out: int, size: int) -> np.ndarray:
     return weights.astype(np.float32)
 
 
+class Convolution(nn.Module):
+    """A convolution with zeros around the map: how hierarchies embed and shrink.
+
+    A side of `n` becomes `(n + 2 * padding - kernel) // stride + 1`: 7 x 7 with stride
+    4 and padding 2 makes 56 of 224.
+    """
+
+    width: int
+    kernel: int
+    stride: int
+    padding: int
+    std: float = 0.02
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B h w c"]) -> Float[Array, "B h2 w2 D"]:
+        side = self.kernel - 2 * self.padding
+        if min(x.shape[1:3]) < side:
+            raise ValueError(
+                f"a map of {x.shape[1]} x {x.shape[2]} is too small for a convolution "
+                f"of {self.kernel} x {self.kernel} with padding {self.padding}; use "
+                f"sides of {side} or more"
+            )
+        kernel = self.param(
+            "kernel",
+            nn.initializers.normal(self.std),
+            (self.kernel, self.kernel, x.shape[-1], self.width),
+        )
+        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        y = jax.lax.conv_general_dilated(
+            x,
+            kernel.astype(x.dtype),
+            window_strides=(self.stride,) * 2,
+            padding=((self.padding,) * 2,) * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return y + bias.astype(x.dtype)
+
+
 class ConvStem(nn.Module):
     """Convolutions, 3 x 3 with stride 2, each under an activation.
 

@@ -52,11 +52,13 @@ class Seen(NamedTuple):
 
     The memory may have fewer rows than the queries: `R = B * G` query rows, `G`
     consecutive ones of which share a row of it. `mask` is boolean, broadcastable to
-    `[R H T S]`; None lets every query see every key.
+    `[R H T S]`; None lets every query see every key. `bias` is added to the logits and
+    is broadcastable to them likewise: a relative position bias is `[1 H T S]`.
     """
 
     memory: Memory
     mask: Bool[Array, "..."] | None = None
+    bias: Float[Array, "..."] | None = None
 
 
 @struct.dataclass
@@ -118,6 +120,25 @@ class Dropout(nn.Module):
         return nn.Dropout(self.rate)(x, deterministic=not self.has_rng("dropout"))
 
 
+class DropPath(nn.Module):
+    """Stochastic depth (1603.09382): a row is dropped whole with the given probability.
+
+    It acts where a `dropout` key is given, on what a residual is about to add; rows
+    that stay are made larger for those that do not: at 0.5, 1 2 3 becomes 2 0 6.
+    """
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "R ..."], rate: Float[Array, ""]
+    ) -> Float[Array, "R ..."]:
+        if not self.has_rng("dropout"):
+            return x
+        stays = jax.random.bernoulli(
+            self.make_rng("dropout"), 1 - rate, (len(x), *(1,) * (x.ndim - 1))
+        )
+        return jnp.where(stays, x / (1 - rate).astype(x.dtype), 0)
+
+
 def _logits(query: Float[Array, "R T H K"], seen: Seen) -> Float[Array, "R H T S"]:
     rows, length, heads, width = query.shape
     keys, mask = seen.memory.keys, seen.mask
@@ -129,6 +150,8 @@ def _logits(query: Float[Array, "R T H K"], seen: Seen) -> Float[Array, "R H T S
         preferred_element_type=jnp.float32,
     ).reshape(rows, heads, length, keys.shape[1])
     logits *= width**-0.5
+    if seen.bias is not None:
+        logits += seen.bias
     if mask is None:
         return logits
     if 1 < mask.shape[0] < rows:
@@ -149,12 +172,16 @@ def _read(
 
 
 class Attention(nn.Module):
-    """Multi-head attention over several memories with one softmax."""
+    """Multi-head attention over several memories with one softmax.
+
+    `qkv_bias` is whether queries, keys and values have biases; the output has one.
+    """
 
     width: int
     heads: int
     dropout: float = 0.0
     std: float = 0.02
+    qkv_bias: bool = True
 
     def setup(self) -> None:
         if self.heads < 1 or self.width % self.heads:
@@ -163,9 +190,9 @@ class Attention(nn.Module):
                 f"number of heads that divides it"
             )
         head = (self.heads, self.width // self.heads)
-        self.query = Linear(head, std=self.std)
-        self.key = Linear(head, std=self.std)
-        self.value = Linear(head, std=self.std)
+        self.query = Linear(head, bias=self.qkv_bias, std=self.std)
+        self.key = Linear(head, bias=self.qkv_bias, std=self.std)
+        self.value = Linear(head, bias=self.qkv_bias, std=self.std)
         self.out = Linear((self.width,), contract=2, std=self.std)
         self.drop = Dropout(self.dropout)
 
@@ -275,6 +302,52 @@ class Layer(nn.Module):
         return self(prefix, [seen]), x
 
 
+def stacked(
+    layer: nn.Module, depth: int, *args: Any, **kwargs: Any
+) -> Callable[[Array], dict[str, Any]]:
+    """Makes the parameters of `depth` equal layers, on a leading dimension."""
+
+    def init(key: Array) -> dict[str, Any]:
+        def one(key: Array) -> dict[str, Any]:
+            return layer.init(key, *args, **kwargs)["params"]
+
+        return jax.vmap(one)(jax.random.split(key, depth))
+
+    return init
+
+
+def kept(
+    body: Callable[..., Any], remat: Remat | None, *, prevent_cse: bool = True
+) -> Callable[..., Any]:
+    """`body`, of which the backward pass keeps only what `remat` says."""
+    if remat is None:
+        return body
+    return jax.checkpoint(body, policy=REMAT[remat], prevent_cse=prevent_cse)
+
+
+def loop(
+    body: Callable[..., tuple[Any, Any]],
+    carry: Any,
+    layers: Any,
+    *,
+    scan: bool,
+    remat: Remat | None,
+) -> tuple[Any, Any]:
+    """`carry, outputs = body(carry, layers[i])` for each layer, rematerialised.
+
+    `layers` is a tree of what is stacked over them; so are the outputs.
+    """
+    body = kept(body, remat, prevent_cse=not scan)
+    depth = jax.tree.leaves(layers)[0].shape[0]
+    if scan or depth == 0:
+        return jax.lax.scan(body, carry, layers)
+    outputs = []
+    for given in unstacked(layers, depth):
+        carry, output = body(carry, given)
+        outputs.append(output)
+    return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
+
+
 class Stack(nn.Module):
     """`depth` equal layers, their parameters stacked on a leading dimension.
 
@@ -306,7 +379,9 @@ class Stack(nn.Module):
                     f"a transformer's {name} is {getattr(self, name)}; it must be at "
                     f"least 1"
                 )
-        self.layers = self.param("layers", self._init)
+        x = jnp.zeros((1, 1, self.width))
+        layers = stacked(self.layer, self.depth, x, None, method="alone")
+        self.layers = self.param("layers", layers)
         if self.final_norm:
             self.norm_out = LayerNorm(self.epsilon)
 
@@ -326,14 +401,6 @@ class Stack(nn.Module):
             parent=None,
         )
 
-    def _init(self, key: Array) -> dict[str, Any]:
-        x = jnp.zeros((1, 1, self.width))
-
-        def one(key: Array) -> dict[str, Any]:
-            return self.layer.init(key, x, None, method="alone")["params"]
-
-        return jax.vmap(one)(jax.random.split(key, self.depth))
-
     def _scanned(self) -> dict[str, Any]:
         """What each layer is given: its parameters and, in training, its key."""
         scanned: dict[str, Any] = {"params": self.layers}
@@ -342,25 +409,10 @@ class Stack(nn.Module):
             scanned["dropout"] = jax.random.split(key, self.depth)
         return scanned
 
-    def _kept(self, body: Callable[..., Any], *, prevent_cse: bool = True) -> Any:
-        """`body`, of which the backward pass keeps only what `remat` says."""
-        if self.remat is None:
-            return body
-        return jax.checkpoint(body, policy=REMAT[self.remat], prevent_cse=prevent_cse)
-
     def _loop(
         self, body: Callable[..., tuple[Any, Any]], carry: Any, scanned: Any
     ) -> tuple[Any, Any]:
-        """`carry, outputs = body(carry, scanned[i])` for each layer, rematerialised."""
-        body = self._kept(body, prevent_cse=not self.scan)
-        depth = jax.tree.leaves(scanned)[0].shape[0]
-        if self.scan or depth == 0:
-            return jax.lax.scan(body, carry, scanned)
-        outputs = []
-        for given in _unstacked(scanned, depth):
-            carry, output = body(carry, given)
-            outputs.append(output)
-        return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
+        return loop(body, carry, scanned, scan=self.scan, remat=self.remat)
 
     def _apply(self, given: dict[str, Any], *args: Any, method: str) -> Any:
         rngs = {"dropout": given["dropout"]} if "dropout" in given else None
@@ -405,9 +457,9 @@ class Stack(nn.Module):
             x, _ = self._apply(given, *carry, prefix_mask, mask, method="after")
             return x
 
-        first, last = _split_last(self._scanned())
+        first, last = split_last(self._scanned())
         carry, _ = self._loop(body, (prefix, x), first)
-        return self._out(self._kept(end)(carry, last))
+        return self._out(kept(end, self.remat)(carry, last))
 
     def remember(
         self,
@@ -421,7 +473,7 @@ class Stack(nn.Module):
             seen = [Seen(memory, prefix_mask)]
             return self._apply(given, prefix, seen, method="__call__"), memory
 
-        first, last = _split_last(self._scanned())
+        first, last = split_last(self._scanned())
         prefix, memory = self._loop(body, prefix, first)
         top = self._apply(last, prefix, method="remember")
         return jax.tree.map(
@@ -475,14 +527,14 @@ class Stack(nn.Module):
 # a sum over as many arrays of the whole size.
 
 
-def _unstacked(tree: Any, depth: int) -> list[Any]:
+def unstacked(tree: Any, depth: int) -> list[Any]:
     """What is stacked on the leading dimension, one by one."""
     leaves, structure = jax.tree.flatten(tree)
     layers = [[part[0] for part in jnp.split(leaf, depth)] for leaf in leaves]
     return [jax.tree.unflatten(structure, layer) for layer in zip(*layers, strict=True)]
 
 
-def _split_last(tree: Any) -> tuple[Any, Any]:
+def split_last(tree: Any) -> tuple[Any, Any]:
     """All but the last of what is stacked on the leading dimension, and the last."""
     leaves, structure = jax.tree.flatten(tree)
     split = [jnp.split(leaf, [len(leaf) - 1]) for leaf in leaves]

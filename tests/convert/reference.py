@@ -1,4 +1,4 @@
-"""The references that run live, with random weights, and the same models here."""
+"""`GitForCausalLM` with random weights, and the same model here, at several sizes."""
 
 import functools
 from types import SimpleNamespace
@@ -9,6 +9,7 @@ import pytest
 
 from git_jax.config import build
 from git_jax.convert import git, huggingface
+from tests.reference import drawn
 
 torch = pytest.importorskip("torch", reason="requirements-parity.txt is not installed")
 transformers = pytest.importorskip(
@@ -64,21 +65,8 @@ CONFIGS = {"tiny": TINY, "odd": ODD, "tied": TIED}
 GIT_B = dict(vision_config={})  # the defaults there are microsoft/git-base
 
 
-def drawn(module, seed):
-    """Every parameter drawn anew, small enough that activations keep their size."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            matrix = parameter.dim() > 1 and "embed" not in name
-            scale = parameter[0].numel() ** -0.5 if matrix else 0.3
-            one = 1.0 if name.lower().endswith(("norm.weight", "norm1.weight")) else 0.0
-            parameter.copy_(one + scale * noise)
-    return module
-
-
 @functools.cache
-def pair(name, *, seed=0, end=0.0):
+def pair(name, seed=0, end=0.0):
     """A model there and the same one here; `end` raises the bias of the end token."""
     config = transformers.GitConfig(**(CONFIGS | {"GIT_B": GIT_B})[name])
     there = drawn(transformers.GitForCausalLM(config), seed).eval()

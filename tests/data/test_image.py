@@ -6,11 +6,13 @@ import struct
 import zlib
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from git_jax.data.image import BadPicture, Crop, Resize, decode
+from git_jax.data.image import BadPicture, Crop, Resize, Within, decode
+from git_jax.nn.embed import CLIP_MEAN, CLIP_STD, normalise_pixels
 from tests.data.conftest import colours, encoded
 
 
@@ -276,9 +278,67 @@ def test_resize_is_the_middle_of_the_whole_resized_picture(seed: int) -> None:
     short = min(height, width)
     tall, wide = int(size * height / short), int(size * width / short)
     whole = Image.fromarray(picture).resize((wide, tall), Image.Resampling.BICUBIC)
-    top, left = round((tall - size) / 2), round((wide - size) / 2)
+    top, left = (tall - size) // 2, (wide - size) // 2
     expected = np.asarray(whole)[top : top + size, left : left + size]
     np.testing.assert_array_equal(Resize(size)(picture), expected)
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_a_margin_is_rounded_as_transformers_or_as_torchvision(upright: bool) -> None:
+    """Their center_crop cuts from margin // 2, CenterCrop from round(margin / 2.0)."""
+    differ = set()
+    for margin in range(24):
+        picture = colours(20, 20 + margin)
+        down = picture[:, margin // 2 : margin // 2 + 20]
+        start = int(round(margin / 2.0))
+        even = picture[:, start : start + 20]
+        if upright:
+            picture, down, even = (p.swapaxes(0, 1) for p in (picture, down, even))
+        for square in (Resize(20), Crop(20)):
+            np.testing.assert_array_equal(square(picture), down)
+        for square in (Resize(20, rounding="even"), Crop(20, rounding="even")):
+            np.testing.assert_array_equal(square(picture), even)
+        if (down != even).any():
+            differ.add(margin)
+    assert differ == {3, 7, 11, 15, 19, 23}
+
+
+def plain(
+    picture: np.ndarray, height: int, width: int, filter: Image.Resampling
+) -> np.ndarray:
+    return np.asarray(Image.fromarray(picture).resize((width, height), filter))
+
+
+def test_the_filter_is_bicubic_or_bilinear() -> None:
+    picture = colours(40, 40)
+    for name in ("bicubic", "bilinear"):
+        expected = plain(picture, 16, 16, Image.Resampling[name.upper()])
+        np.testing.assert_array_equal(Resize(16, name)(picture), expected)
+        whole = Crop(16, (1.0, 1.0), name)
+        np.testing.assert_array_equal(whole(picture), expected)
+        drawn = whole(picture, np.random.default_rng(0))
+        np.testing.assert_array_equal(drawn, expected)
+    with pytest.raises(ValueError, match="filter='nearest' is none of bicubic, bili"):
+        Resize(16, "nearest")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="rounding='up' is none of down, even"):
+        Crop(16, rounding="up")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [224, 75])
+def test_pixels_are_those_of_transformers(photos: pathlib.Path, size: int) -> None:
+    reason = "requirements-parity.txt is not installed"
+    transformers = pytest.importorskip("transformers", reason=reason)
+    theirs = transformers.CLIPImageProcessorPil(size=size, crop_size=size)
+    margins, files = set(), sorted((photos / "images").iterdir())
+    for file in files:
+        picture = decode(file)
+        height, width = picture.shape[:2]
+        margins.add(int(size * max(height, width) / min(height, width)) % 4)
+        expected = theirs(Image.open(file))["pixel_values"][0].transpose(1, 2, 0)
+        frames = jnp.asarray(Resize(size)(picture))[None, None]
+        ours = normalise_pixels(frames, CLIP_MEAN, CLIP_STD, "float32")[0, 0]
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5)
+    assert len(files) == 76 and len(margins) == 4
 
 
 def test_a_strip_is_cut_before_it_is_enlarged() -> None:
@@ -339,13 +399,79 @@ def test_one_crop_for_all_frames() -> None:
     np.testing.assert_array_equal(first, one)
 
 
-@pytest.mark.parametrize("transform", [Crop(8), Resize(8)])
+@pytest.mark.parametrize("transform", [Crop(8), Resize(8), Within(8, 9)])
 def test_frames_of_two_sizes_are_refused(transform: Crop | Resize) -> None:
     with pytest.raises(BadPicture, match="frames differ"):
         transform.video([colours(9, 9), colours(9, 10)], np.random.default_rng(0))
 
 
+# Whole pictures ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [
+        ((480, 640), (480, 640)),
+        ((427, 640), (427, 640)),
+        ((640, 427), (640, 427)),
+        ((500, 500), (480, 480)),
+        ((100, 120), (480, 576)),  # enlarged
+        ((600, 800), (480, 640)),
+        ((601, 800), (480, 638)),  # 638.9 rounded down
+        ((1080, 1920), (360, 640)),
+        ((100, 300), (213, 639)),  # 213.3
+        ((100, 301), (213, 641)),  # 212.6: the release exceeds its own limit by one
+    ],
+)
+def test_within_has_the_shapes_of_the_release(
+    given: tuple[int, int], seen: tuple[int, int]
+) -> None:
+    for turn in (1, -1):
+        picture = colours(*given[::turn])
+        assert Within()(picture).shape == (*seen[::turn], 3)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_within_is_the_whole_picture_resized(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    height, width = (int(n) for n in rng.integers((8, 8), (200, 200)))
+    picture = colours(height, width, seed)
+    # The larger scale of two: to a short side of 42, or to a long side of 56.
+    scale = min(42 / min(height, width), 56 / max(height, width))
+    short = round(scale * min(height, width))
+    tall, wide = (int(short * n / min(height, width)) for n in (height, width))
+    assert max(tall, wide) <= 56 + max(height, width) / min(height, width)
+    expected = plain(picture, tall, wide, Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(Within(42, 56)(picture), expected)
+
+
+def test_within_leaves_what_fits_and_treats_a_clip_alike() -> None:
+    picture = colours(42, 50)
+    assert Within(42, 56)(picture) is picture
+    frames = Within(21, 28).video([picture] * 3, np.random.default_rng(0))
+    assert [frame.shape for frame in frames] == [(21, 25, 3)] * 3
+
+
+def test_a_strip_without_width_is_a_bad_picture() -> None:
+    with pytest.raises(BadPicture, match="too narrow: of 3000 x 1 no width is left"):
+        Within()(np.zeros((1, 3000, 3), np.uint8))
+    assert Within()(np.zeros((1000, 1, 3), np.uint8)).shape == (1000, 1, 3)
+
+
+def test_a_crop_may_evaluate_whole_pictures() -> None:
+    picture, crop = colours(42, 50), Crop(21, long=28)
+    np.testing.assert_array_equal(crop(picture), Within(21, 28)(picture))
+    assert crop(picture, np.random.default_rng(0)).shape == (21, 21, 3)
+
+
 def test_fields_are_checked() -> None:
+    for wrong in ((0, 640), (480, 0), (480, 2**15)):
+        with pytest.raises(ValueError, match="is no width of a picture"):
+            Within(*wrong)
+    with pytest.raises(ValueError, match="long=480 is less than short=640"):
+        Within(640, 480)
+    with pytest.raises(ValueError, match="long=7 is less than short=8"):
+        Crop(8, long=7)
     with pytest.raises(ValueError, match="size=0"):
         Resize(0)
     with pytest.raises(ValueError, match=r"scale=\(0.9, 0.8\)"):

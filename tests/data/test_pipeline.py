@@ -73,6 +73,27 @@ def test_shapes_and_types() -> None:
     assert len(batch.ids) == 4 and batch.bad == []
 
 
+def test_sizes_take_turns_by_the_number_of_the_batch() -> None:
+    """Of one size at a time, whatever the rank and wherever a run goes on."""
+    source, loader = Drawn(), dataclasses.replace(NOW, sizes=(4, 8, 6))
+    found = train(source, 5, loader)
+    assert [b.arrays["frames"].shape[2] for b in found] == [4, 8, 6, 4, 8]
+    assert_equal(train(source, 2, loader, start=3), found[3:])
+    for rank in range(2):
+        parts = train(source, 5, loader, rank=rank, ranks=2)
+        for whole, part in zip(found, parts, strict=True):
+            half = slice(2 * rank, 2 * rank + 2)
+            np.testing.assert_array_equal(
+                part.arrays["frames"], whole.arrays["frames"][half]
+            )
+    # What is seen at 8 is what a loader of 8 alone sees.
+    alone = train(source, 5)
+    np.testing.assert_array_equal(found[1].arrays["frames"], alone[1].arrays["frames"])
+    # An evaluation has the one size.
+    (batch,) = take(1, loader.evaluation(source, SAY, Bytes(), batch=4))
+    assert batch.arrays["frames"].shape[2] == 8
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("captions, frames", [(1, 1), (3, 1), (2, 3)])
 def test_shapes_are_told_without_reading(
@@ -336,6 +357,15 @@ def test_unreadable_pictures(folder: FolderMaker, picture: bytes, reason: str) -
     assert batch.ids == [record["id"] for record in batch.records] == ["good.png"]
     assert not batch.arrays["frames"][1].any()
     assert [(one.id, one.reason) for one in batch.bad] == [("bad.png", reason)]
+
+
+def test_an_evaluation_of_unequal_shapes_is_refused_before_a_run_trains() -> None:
+    loader = dataclasses.replace(NOW, image=Crop(8, long=12))
+    refused = r"loader.image.long=12 keeps the aspect.*long=none"
+    with pytest.raises(ValueError, match=refused):
+        loader.shapes(4)
+    with pytest.raises(ValueError, match=refused):
+        list(loader.evaluation(Drawn(4), SAY, Bytes(), batch=1))
 
 
 def test_a_set_without_a_readable_record_is_refused_first() -> None:

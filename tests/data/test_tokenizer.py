@@ -79,13 +79,14 @@ def any_kind(request: pytest.FixtureRequest) -> Iterator[Tokenizer]:
 
 
 @pytest.mark.parametrize("text", ODD)
-def test_ids_are_in_range_and_never_special(any_kind: Tokenizer, text: str) -> None:
+def test_ids_are_in_range_and_no_text_has_ends(any_kind: Tokenizer, text: str) -> None:
     assert isinstance(any_kind, Tokenizer)
     special = {any_kind.pad, any_kind.bos, any_kind.eos}
     assert len(special) == 3
     ids = any_kind.encode(text)
     assert all(type(i) is int and 0 <= i < any_kind.size for i in ids)
-    assert not special & set(ids)
+    if "[SEP]" not in text or not isinstance(any_kind, WordPiece):
+        assert not special & set(ids)
 
 
 def test_decoding_skips_special_ids_and_reads_arrays(any_kind: Tokenizer) -> None:
@@ -99,7 +100,10 @@ def test_decoding_skips_special_ids_and_reads_arrays(any_kind: Tokenizer) -> Non
 def test_an_id_without_a_piece_reads_as_unknown(any_kind: Tokenizer) -> None:
     ids = any_kind.encode("a cat")
     read = any_kind.decode([*ids, any_kind.size, any_kind.size + 5])
-    assert read.startswith("a cat") and len(read) > len("a cat")
+    if isinstance(any_kind, WordPiece):  # which writes nothing for it
+        assert read == any_kind.decode([*ids, 1]) == "a cat"
+    else:
+        assert read.startswith("a cat") and len(read) > len("a cat")
 
 
 def test_a_run_rebuilds_it_from_its_directory(
@@ -280,10 +284,11 @@ def test_wordpiece_finds_its_special_pieces_by_name(tmp_path: pathlib.Path) -> N
     assert kind.encode("A Cat, zebra") == [3, 0, 2, 2]
 
 
-def test_a_text_that_says_sep_gets_ordinary_pieces(wordpiece: WordPiece) -> None:
-    ids = wordpiece.encode("a [SEP] cats.")
-    assert ids == [4, 8, 10, 9, 5, 6, 7]
-    assert wordpiece.decode(ids) == "a [ sep ] cats."
+def test_a_text_that_spells_sep_means_it_in_capitals(wordpiece: WordPiece) -> None:
+    assert wordpiece.encode("a [SEP] cats.") == [4, 3, 5, 6, 7]
+    assert wordpiece.encode("a [sep] cats.") == [4, 8, 10, 9, 5, 6, 7]
+    assert wordpiece.decode([4, 8, 10, 9, 5, 6, 7]) == "a [ sep ] cats."
+    assert wordpiece.encode("[MASK]") == [8, 1, 9]  # not a piece of this vocabulary
 
 
 def test_bad_vocabularies_are_named(tmp_path: pathlib.Path) -> None:

@@ -1,0 +1,291 @@
+"""Checkpoints in and out: what transformers writes is read, and what is written opens.
+
+Directories are made by transformers itself, with random weights.
+"""
+
+import dataclasses
+import json
+import shutil
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from git_jax.config import build
+from git_jax.convert import source, target, vit
+from git_jax.convert.checkpoint import shapes
+from git_jax.convert.weights import opened, save
+from git_jax.nn import embed
+from git_jax.vision.vit import ViT
+from tests.convert.reference import CONFIGS
+from tests.reference import assert_same_arrays, drawn, torch
+
+transformers = pytest.importorskip(
+    "transformers", reason="requirements-parity.txt is not installed"
+)
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz"]
+PIECES += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
+PIECES += ["what", "is", "it", "?"]
+IDS = dict(vocab_size=61, pad_token_id=0, bos_token_id=2, eos_token_id=3)
+
+
+def made(name, folder, given=None):
+    """What `save_pretrained` of a model and its processor leaves in a folder."""
+    assert len(PIECES) == IDS["vocab_size"]
+    folder.mkdir(exist_ok=True)
+    given = given or CONFIGS[name] | IDS
+    size = given["vision_config"]["image_size"]
+    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in PIECES))
+    model = transformers.GitForCausalLM(transformers.GitConfig(**given))
+    drawn(model, 0).save_pretrained(folder)
+    processor = transformers.GitProcessor(
+        transformers.CLIPImageProcessor(
+            size={"shortest_edge": size}, crop_size={"height": size, "width": size}
+        ),
+        transformers.BertTokenizer(str(folder / "vocab.txt")),
+    )
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["tiny", "odd", "tied"])
+def directory(request, tmp_path_factory):
+    return made(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def seen(folder, pictures, text):
+    """Logits of transformers at a text, on what its own processor makes of pictures."""
+    processor = transformers.AutoProcessor.from_pretrained(folder)
+    model = transformers.GitForCausalLM.from_pretrained(folder).eval()
+    pixels = processor(images=pictures, return_tensors="pt").pixel_values
+    ids = processor(text=text, add_special_tokens=False, return_tensors="pt").input_ids
+    ids = torch.cat([torch.full((1, 1), model.config.bos_token_id), ids], dim=1)
+    clips = model.config.num_image_with_embedding is not None
+    with torch.no_grad():
+        out = model(input_ids=ids, pixel_values=pixels[None] if clips else pixels)
+    return ids.numpy(), out.logits[0, -ids.shape[1] :].numpy()
+
+
+def pictures(count):
+    rng = np.random.default_rng(0)
+    return [
+        Image.fromarray(rng.integers(0, 256, (50, 70, 3), np.uint8))
+        for _ in range(count)
+    ]
+
+
+def test_a_directory_of_transformers_says_the_same_here(directory):
+    """Processor, tokenizer and model together: from pictures and text to logits."""
+    found = source.read(directory)
+    model, loader = build(found.config.model), build(found.config.loader)
+    given = pictures(model.frames)
+    ids, want = seen(directory, given, "what is it?")
+    words = found.tokenizer
+    assert [words.bos, *words.encode("what is it?")] == ids[0].tolist()
+    frames = loader.image.video([np.asarray(picture) for picture in given], None)
+    batch = {"frames": jnp.array(frames)[None], "tokens": jnp.array(ids, jnp.int32)}
+    outputs = jax.jit(model.apply)({"params": found.params}, batch)
+    logits = embed.logits(outputs["text"], outputs["head"])[0]
+    assert np.ptp(want) > 1
+    np.testing.assert_allclose(logits, want, atol=1e-4)
+
+
+def test_what_is_written_is_what_was_read(directory, tmp_path):
+    """transformers -> git_jax -> transformers is the identity, and opens there."""
+    target.write_run(source.read(directory), tmp_path / "run")
+    target.write_huggingface(source.read(tmp_path / "run"), tmp_path / "again")
+    with opened(directory) as before, opened(tmp_path / "again") as after:
+        want = dict(before)
+        if "output.weight" not in want:  # transformers leaves out the copy
+            want["output.weight"] = want["git.embeddings.word_embeddings.weight"]
+        assert_same_arrays(dict(after), want)
+    frames = source.read(directory).config.model.frames
+    ids, want = seen(directory, pictures(frames), "what is it?")
+    ids_again, again = seen(tmp_path / "again", pictures(frames), "what is it?")
+    np.testing.assert_array_equal(ids, ids_again)
+    np.testing.assert_array_equal(want, again)
+
+
+def edited(directory, tmp_path, name="config.json", **changes):
+    """A copy of a directory with fields of one of its files changed."""
+    copy = tmp_path / "edited"
+    shutil.copytree(directory, copy)
+    held = json.loads((copy / name).read_text())
+    (copy / name).write_text(json.dumps(held | changes))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A directory of the tiny model, to be broken in copies."""
+    return made("tiny", tmp_path_factory.mktemp("whole"))
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        "changes, message",
+        [
+            (dict(model_type="blip"), r"config.json: model_type is 'blip'"),
+            (dict(hidden_act="relu"), "hidden_act is 'relu'; here are gelu"),
+            (dict(num_image_with_embedding=1), "num_image_with_embedding is 1"),
+            (
+                dict(hidden_size=32),
+                r"has the shape \(97, 24\)|has the shape \(61, 24\)",
+            ),
+            (dict(num_hidden_layers=3), r"lacks git\.encoder\.layer\.2\."),
+            (dict(num_hidden_layers=1), r"has beside it git\.encoder\.layer\.1\."),
+            (dict(vocab_size=60), "vocab_size is 60, but the tokenizer .* 61 pieces"),
+            (dict(eos_token_id=4), "eos_token_id is 4, but the tokenizer .* has 3"),
+            (dict(tie_word_embeddings=True), "said to be tied, but output.weight"),
+        ],
+    )
+    def test_a_config_that_is_not_the_weights(self, tiny, tmp_path, changes, message):
+        copy = edited(tiny, tmp_path, **changes)
+        with pytest.raises(ValueError, match=message) as error:
+            source.read(copy)
+        assert str(copy) in str(error.value)
+
+    def test_a_processor_that_is_not_the_weights(self, tiny, tmp_path):
+        copy = edited(tiny, tmp_path, "processor_config.json")
+        held = json.loads((copy / "processor_config.json").read_text())
+        held["image_processor"]["size"] = {"shortest_edge": 48}
+        held["image_processor"]["crop_size"] = {"height": 48, "width": 48}
+        (copy / "processor_config.json").write_text(json.dumps(held))
+        with pytest.raises(ValueError, match="pictures of 48 pixels, but the weights"):
+            source.read(copy)
+
+    def test_weights_that_are_cut_off(self, tiny, tmp_path):
+        copy = edited(tiny, tmp_path)
+        path = copy / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:5000])
+        with pytest.raises(ValueError, match=r"model\.safetensors .*no whole"):
+            source.read(copy)
+
+    def test_no_words(self, tiny, tmp_path):
+        copy = edited(tiny, tmp_path)
+        for name in ("vocab.txt", "tokenizer.json"):
+            (copy / name).unlink(missing_ok=True)
+        with pytest.raises(ValueError, match="edited.*vocab.txt"):
+            source.read(copy)
+
+    def test_nothing_there(self, tmp_path):
+        with pytest.raises(ValueError, match="there is no such file or folder"):
+            source.read(tmp_path / "none")
+        (tmp_path / "config.json").write_text("{")
+        with pytest.raises(ValueError, match="config.json is no JSON"):
+            source.read(tmp_path)
+
+    def test_a_target_that_is_there_is_kept(self, tiny, tmp_path):
+        (tmp_path / "mine").write_text("precious")
+        with pytest.raises(ValueError, match="is there already"):
+            target.write_run(source.read(tiny), tmp_path)
+        assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+
+
+def test_the_spelling_of_transformers_4(tmp_path):
+    """Video checkpoints on the hub say `temperal`; transformers 5 loads zeros there."""
+    directory = made("odd", tmp_path / "odd")
+    with opened(directory) as weights:
+        old = dict(weights.renamed(lambda name: name.replace("temporal", "temperal")))
+    save(directory / "model.safetensors", old)
+    found = source.read(directory).params["temporal"]
+    np.testing.assert_array_equal(found[2], old["git.img_temperal_embedding.2"][0, 0])
+    assert np.abs(found).min() > 0
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_original_release(tiny, tmp_path, prefix):
+    """A tied model, by the original's names, and back; heads are 64 wide there."""
+    given = CONFIGS["tied"] | IDS | dict(hidden_size=64, num_attention_heads=1)
+    given["vision_config"] = given["vision_config"] | dict(
+        hidden_size=128, num_attention_heads=2
+    )
+    directory = made("tied", tmp_path / "there", given)
+    want = source.read(directory)
+    target.write_original(want, tmp_path / "original")
+    path = tmp_path / "original" / "model.pt"
+    held = torch.load(path, weights_only=True)["model"]
+    held["image_encoder.proj"] = torch.zeros(128, 8)  # CLIP's, which GIT never used
+    torch.save({"model": {prefix + k: v for k, v in held.items()}}, path)
+    found = source.read(tmp_path / "original")
+    chex.assert_trees_all_equal(found.params, want.params)
+    there, here = build(want.config.model), build(found.config.model)
+    # Its CenterCrop rounds as torchvision's.
+    assert found.config.loader.image.rounding == "even"
+    assert want.config.loader.image.rounding == "down"
+    # The release says 1e-8 where transformers says 1e-12.
+    assert here == dataclasses.replace(
+        there, embed=dataclasses.replace(there.embed, epsilon=1e-8)
+    )
+
+
+TOWERS = {
+    "CLIPVisionModel": transformers.CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+    ),
+    "ViTModel": transformers.ViTConfig(
+        hidden_size=15,
+        intermediate_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=5,
+        image_size=35,
+        patch_size=7,
+    ),
+    "SwinModel": transformers.SwinConfig(
+        image_size=32,
+        patch_size=4,
+        embed_dim=8,
+        depths=[2, 1],
+        num_heads=[2, 4],
+        window_size=4,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_a_tower_sees_the_same_here(kind, tmp_path):
+    """Read from files, kept as a run is, and equal at its own size."""
+    there = drawn(getattr(transformers, kind)(TOWERS[kind]), 3).eval()
+    there.save_pretrained(tmp_path / "there")
+    target.write_run(source.read(tmp_path / "there"), tmp_path / "here")
+    found = source.read(tmp_path / "here")
+    tower = build(found.config.encoder)
+    side = TOWERS[kind].image_size
+    pixels = np.random.default_rng(0).normal(size=(2, side, side, 3))
+    pixels = pixels.astype(np.float32)
+    with torch.no_grad():
+        want = there(torch.tensor(pixels).permute(0, 3, 1, 2)).last_hidden_state
+        if kind == "CLIPVisionModel":
+            # GIT has the norm on every token, which CLIP has on the first alone.
+            want = there.post_layernorm(want)
+    here = jax.jit(tower.apply)({"params": found.params}, jnp.array(pixels)[:, None])
+    assert np.ptp(want.numpy()) > 1
+    np.testing.assert_allclose(here[:, 0], want.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_openais_clip(whole, tmp_path):
+    """The tower alone or beside the one for texts, by the names of OpenAI's file."""
+    tower = ViT(size=16, patch=8, width=64, depth=2, heads=1, mlp=32)
+    rng = np.random.default_rng(4)
+    params = jax.tree.map(
+        lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes(tower)
+    )
+    arrays = vit.openai(tower).write(params) | {"proj": np.zeros((64, 8), np.float32)}
+    if whole:
+        arrays = {f"visual.{name}": array for name, array in arrays.items()}
+        arrays |= {"ln_final.bias": np.zeros(4), "logit_scale": np.zeros(())}
+        arrays |= {"transformer.resblocks.0.ln_1.bias": np.zeros(4)}
+    torch.save({k: torch.tensor(v) for k, v in arrays.items()}, tmp_path / "clip.pt")
+    found = source.read(tmp_path / "clip.pt")
+    assert build(found.config.encoder) == tower
+    chex.assert_trees_all_equal(found.params, params)
