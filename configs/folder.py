@@ -1,4 +1,4 @@
-r"""GIT on a folder of your own pictures, from nothing.
+r"""GIT on your own pictures, from nothing: a folder of them, a TFDS set, or both.
 
     python -m git_jax.train --config=configs/folder.py --config.data.path=DIR \
         --workdir=runs/folder
@@ -20,6 +20,22 @@ make room for them with
         --config.evaluate.search.max_tokens=99
 
 or keep the last tokens of each with `--config.loader.long=cut`.
+
+`prepared` trains on a set that TensorFlow Datasets has prepared as array_record, read
+without TensorFlow. Its names are those of `git_jax.data.builder`; for another set name
+the features that hold picture and texts:
+
+    python -m git_jax.data.builder --target=DIR --level=pairs --count=1000
+    python -m git_jax.train --config=configs/folder.py:prepared \
+        --config.data.path=DIR --workdir=runs/prepared
+    ... --config.data.name=coco_captions/2017 --config.data.text=captions/text \
+        --config.data.id=none
+
+`mixture` draws three pictures of the folder for each one of the set:
+
+    python -m git_jax.train --config=configs/folder.py:mixture \
+        --config.data.sources.own.path=DIR --config.data.sources.scenes.path=DIR \
+        --workdir=runs/mixture
 """
 
 from ml_collections import ConfigDict
@@ -28,7 +44,9 @@ from git_jax.checkpoint import Checkpoints
 from git_jax.config import spec
 from git_jax.data.folder import Folder
 from git_jax.data.image import Crop
+from git_jax.data.mixture import Mixture
 from git_jax.data.pipeline import Loader
+from git_jax.data.tfds import Tfds
 from git_jax.data.tokenizer import SentencePiece
 from git_jax.decode.beam import Beam
 from git_jax.evaluate import Evaluation
@@ -44,6 +62,27 @@ from git_jax.vision.vit import ViT
 
 
 def get_config() -> ConfigDict:
+    """A folder, `--config.data.path=DIR`."""
+    return _base(spec(Folder))
+
+
+def prepared() -> ConfigDict:
+    """A prepared TFDS set below `--config.data.path=DIR`."""
+    return _base(_prepared())
+
+
+def mixture() -> ConfigDict:
+    """A folder and a prepared set, three records to one."""
+    sources = {"own": spec(Folder), "scenes": _prepared()}
+    return _base(spec(Mixture, sources=sources, weights={"own": 3.0, "scenes": 1.0}))
+
+
+def _prepared() -> ConfigDict:
+    """What `git_jax.data.builder` writes."""
+    return spec(Tfds, name="scenes/pairs", image="image", text="texts", id="id")
+
+
+def _base(data: ConfigDict) -> ConfigDict:
     """1.7 M parameters on 96-pixel pictures."""
     width, size, text, words = 128, 96, 56, 2048
     # 0.02, which is published, suits a width of 768. Here it makes the picture so faint
@@ -88,7 +127,7 @@ def get_config() -> ConfigDict:
         AdamW, peak=2e-3, rates={"encoder": 1.0}, warmup=50, weight_decay=0.05
     )
     config.mesh = spec(Layout)
-    config.data = spec(Folder)
+    config.data = data
     config.loader = spec(Loader, text=text, captions=5, image=spec(Crop, size=size))
     config.tokenizer = spec(SentencePiece, vocabulary=words)
     config.task = spec(caption.Caption)

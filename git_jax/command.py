@@ -281,7 +281,10 @@ def parse(
             module_name=argv[0],
         )
         if define is not None:
+            before = set(values)
             define()
+            for name in set(values) - before:  # for --help, which tells the program's
+                values.register_key_flag_for_module(argv[0], values[name])
     rest, overrides = _take_overrides(argv)
     try:
         arguments = values(rest)

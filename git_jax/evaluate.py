@@ -12,8 +12,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 import numpy as np
@@ -29,7 +28,7 @@ from git_jax.data.source import Excerpt, Record, Source
 from git_jax.data.tokenizer import Tokenizer
 from git_jax.decode.beam import Beam
 from git_jax.decode.search import Search
-from git_jax.log import Log
+from git_jax.log import Log, Tally
 from git_jax.run import Run
 from git_jax.tasks import caption as captions
 from git_jax.trained import Trained
@@ -61,7 +60,8 @@ class Evaluation:
     """When captions are written and how.
 
     Args:
-        every: steps between the samples that a run shows while it trains.
+        every: steps between the samples that a run shows while it trains; it shows
+            some after its last step, too.
         samples: how many pictures they show; 0 shows none.
         splits: what is scored at the end; None takes those that the source names.
         examples: at most so many records of each split are scored, spread evenly over
@@ -87,6 +87,9 @@ class Evaluation:
             )
 
 
+Counter: TypeAlias = Callable[[str, int, int], None]
+"""Is told what is counted, how many are done, and how many there are."""
+
 GALLERY = 60
 """How many predictions of a split keep their picture, for the page to choose from."""
 
@@ -103,6 +106,7 @@ class Evaluator:
             ValueError: a split that the source lacks, or texts too long for the model.
         """
         self._settings: Evaluation = made["evaluate"]
+        self._steps: int = made["steps"]
         self._source: Source = made["data"]
         self._task: Scored = made["task"]
         self._loader: pipeline.Loader = made["loader"]
@@ -128,7 +132,8 @@ class Evaluator:
 
     def samples_at(self, step: int) -> bool:
         """Whether captions are shown after this step."""
-        return self._settings.samples > 0 and step % self._settings.every == 0
+        due = step % self._settings.every == 0 or step == self._steps
+        return self._settings.samples > 0 and due
 
     def sample(self, step: int, params: Any, log: Log) -> None:
         """Captions of the first few pictures of the first split, into the log."""
@@ -173,16 +178,18 @@ class Evaluator:
         say: Callable[[str], None],
         *,
         step: int,
+        count: Counter | None = None,
     ) -> dict[str, dict[str, float]]:
         """Scores every split.
 
         Args:
             run: keeps scores and predictions; None: nothing is kept.
             step: which the parameters are from.
+            count: is told of each batch how many pictures of which split are done.
         """
         scores = {}
         for name in self.splits:
-            found = from_all_hosts(self._write_split(params, name))
+            found = from_all_hosts(self._write_split(params, name, count))
             records = [record for part in found for record in part.records]
             said = {id: text for part in found for id, text in part.said.items()}
             shown = {id: uri for part in found for id, uri in part.shown.items()}
@@ -215,13 +222,16 @@ class Evaluator:
             run.keep_scores(scores)
         return scores
 
-    def _write_split(self, params: Any, split: str) -> "Said":
+    def _write_split(self, params: Any, split: str, count: Counter | None) -> "Said":
         """This host's part of a split; each record is in one host's part."""
         said = Said([], {}, {}, [])
         source, examples = self._source.split(split), self._settings.examples
         if examples is not None:
             source = Excerpt(source, min(examples, len(source)))
-        for batch in self._batches(source, self._settings.batch):
+        size, total = self._settings.batch, len(source)
+        for place, batch in enumerate(self._batches(source, size)):
+            if count is not None:
+                count(split, min(place * size, total), total)
             texts = self._write(params, batch)
             said.records.extend(batch.records)
             said.bad.extend(batch.bad)
@@ -251,11 +261,16 @@ def of_run(run: Run, trained: Trained) -> dict[str, dict[str, float]]:
     """
     evaluator = Evaluator(build(trained.config), trained.tokenizer, trained.mesh)
     step, params = run.parameters(trained.mesh)
-    say = partial(print, file=sys.stderr)
     kept = None if trained.changed else run
-    scores = evaluator.score(params, kept, say, step=step)
+    with Tally() as tally:
+        scores = evaluator.score(
+            params, kept, tally.message, step=step, count=tally.count
+        )
     if trained.changed:
-        say(f"not kept in the run, as {', '.join(trained.changed)} differ from its own")
+        print(
+            f"not kept in the run, as {', '.join(trained.changed)} differ from its own",
+            file=sys.stderr,
+        )
     elif jax.process_index() == 0:
         report.write(run.directory)
     return scores

@@ -31,6 +31,7 @@ from git_jax.file import write
 
 RECENT = 50  # steps that the line's loss, speed and share of waiting are means over
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+COMPILES = "compiling the step ..."
 PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 
 
@@ -81,6 +82,10 @@ class Log:
         self._line: _Line = (
             _LiveLine(stream, steps, done) if stream.isatty() else _PlainLine(stream)
         )
+        if done < steps:
+            if done:
+                self.message(f"going on from step {done}")
+            self._line.compile()
 
     def step(
         self,
@@ -143,6 +148,11 @@ class Log:
         """Shows a text above the line, which stays whole."""
         if self._main:
             self._line.message(text)
+
+    def count(self, name: str, done: int, total: int) -> None:
+        """Shows on a terminal how many pictures of what are done."""
+        if self._main:
+            self._line.count(name, done, total)
 
     def close(self) -> None:
         """Leaves the last state of the line on the screen and closes the files."""
@@ -291,9 +301,64 @@ def clock(seconds: float) -> str:
     return f"{days} d {text}" if days else text
 
 
+def _print(console: rich.console.Console, text: str) -> None:
+    """A text as it is, on one line however narrow the terminal."""
+    console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+class Tally:
+    """Where there is no run to log: messages, and on a terminal what is done of all.
+
+        with Tally() as tally:
+            tally.count("test", 300, 1000)
+            tally.message("test: CIDEr 2.195")
+
+    Args:
+      stream: standard error by default. The count is one line, gone at the end, and
+        anything but a terminal gets the messages alone.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        stream = sys.stderr if stream is None else stream
+        self._progress = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.BarColumn(bar_width=None),
+            console=rich.console.Console(file=stream),
+            redirect_stdout=False,  # standard output belongs to programs
+            transient=True,
+            disable=not stream.isatty(),
+        )
+        self._task = self._progress.add_task("", total=None, visible=False)
+
+    def count(self, name: str, done: int, total: int) -> None:
+        """Shows how many pictures of what are done."""
+        self._progress.update(
+            self._task,
+            description=name,
+            completed=done,
+            total=total,
+            visible=True,
+            refresh=True,
+        )
+
+    def message(self, text: str) -> None:
+        """Shows a text above the count."""
+        _print(self._progress.console, text)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+
 class _Line(Protocol):
     def show(self, pace: _Pace) -> None: ...
     def message(self, text: str) -> None: ...
+    def compile(self) -> None: ...
+    def count(self, name: str, done: int, total: int) -> None: ...
     def close(self, pace: _Pace) -> None: ...
 
 
@@ -311,6 +376,12 @@ class _PlainLine:
 
     def message(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
+
+    def compile(self) -> None:
+        self.message(COMPILES)
+
+    def count(self, name: str, done: int, total: int) -> None:
+        """Nothing: what was counted is told when it is done."""
 
     def close(self, pace: _Pace) -> None:
         if self._shown is not None and self._shown[1] != pace.step:
@@ -338,17 +409,23 @@ class _LiveLine:
             refresh_per_second=4,
             expand=True,
         )
-        words = "compiling" if done < steps else "done"
-        self._task = self._progress.add_task(words, total=steps, completed=done)
+        self._task = self._progress.add_task("done", total=steps, completed=done)
         self._progress.start()
 
     def show(self, pace: _Pace) -> None:
         self._progress.update(self._task, completed=pace.step, description=pace.words())
 
     def message(self, text: str) -> None:
-        self._progress.console.print(
-            text, markup=False, highlight=False, soft_wrap=True
-        )
+        _print(self._progress.console, text)
+
+    def compile(self) -> None:
+        self._progress.update(self._task, description=COMPILES, refresh=True)
+
+    def count(self, name: str, done: int, total: int) -> None:
+        words = f"{name}: {done:,}/{total:,} pictures"
+        self._progress.update(self._task, description=words, refresh=True)
 
     def close(self, pace: _Pace) -> None:
+        if pace.step is not None:
+            self.show(pace)
         self._progress.stop()

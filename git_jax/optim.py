@@ -65,8 +65,9 @@ class AdamW:
         """The rate of update number `step` (from 0) of a run of `steps`."""
         if self.warmup >= steps:
             raise ValueError(
-                f"optimizer.warmup={self.warmup} leaves nothing of the {steps} steps; "
-                f"lower it or raise steps"
+                f"--config.optimizer.warmup={self.warmup} leaves nothing of "
+                f"--config.steps={steps}: set the former below {steps}, or the latter "
+                f"above {self.warmup}"
             )
         if self.schedule == "cosine":
             rest = optax.cosine_decay_schedule(self.peak, steps - self.warmup)

@@ -155,7 +155,7 @@ def _scores(scores: Mapping[str, Mapping[str, float]]) -> Markup:
         "says little, so two controls stand beside it: the same captions dealt out to "
         "other pictures, and the one caption that does best when it is given to every "
         "picture. A model that did not look would score no better than they do.",
-        splits or _none("The run was not scored yet."),
+        splits or _none("The run was not scored."),
     )
 
 
@@ -292,14 +292,14 @@ def _pictures(
             "Captions becoming true",
             "What it said of the same few pictures on its way. Coloured words are in "
             "what a person said of the picture, too.",
-            gallery.stories(samples) or _none("No samples were taken yet."),
+            gallery.stories(samples) or _none("No samples were taken."),
         ),
         _section(
             "Pictures and what it says of them",
             "Chosen by rule, not by eye: of the pictures kept of each split, in the "
             f"order of their CIDEr-D, the {cards} best, the {cards} in the middle and "
             f"the {cards} worst. Coloured words are in one of the references, below.",
-            gallery.gallery(predictions) or _none("There are no predictions yet."),
+            gallery.gallery(predictions) or _none("There are no predictions."),
         ),
     )
 
@@ -403,7 +403,7 @@ def _define() -> None:
 
 
 def _main(line: command.Command) -> None:
-    if line.flags.run is None:
+    if not line.flags.run:
         raise ValueError("--run is missing: name a run's directory, as in --run=runs/a")
     print(write(line.flags.run))
 

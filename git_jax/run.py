@@ -12,6 +12,7 @@ environment.json   machine and packages           not_finite.json    only where 
 import contextlib
 import fcntl
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,9 @@ FREE = (
     "loader.bad_fraction",
 )
 
+KEPT = (tokenizers.SentencePiece, tokenizers.WordPiece)
+"""The tokenizers that a run keeps a file of."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -57,6 +61,22 @@ class Run:
     def not_finite(self) -> Path:
         return self.directory / "not_finite.json"
 
+    @contextlib.contextmanager
+    def begun(self, config: ConfigDict) -> Iterator[None]:
+        """Keeps the config, as `begin`, while a start is prepared.
+
+        One that is refused leaves no folder behind where there was none.
+        """
+        new = not self.directory.exists()
+        self.begin(config)
+        try:
+            yield
+        except (ValueError, OSError):
+            own = {"config.json", *(kind.file for kind in KEPT)}
+            if new and {path.name for path in self.directory.iterdir()} <= own:
+                shutil.rmtree(self.directory)
+            raise
+
     def begin(self, config: ConfigDict) -> None:
         """Keeps the config, or holds it against the one that is there.
 
@@ -75,22 +95,35 @@ class Run:
                     f"{self.directory} holds checkpoints but no config.json: it is not "
                     f"a whole run; name another --workdir"
                 )
-            self.directory.mkdir(parents=True, exist_ok=True)
         else:
             found = configs.difference(configs.load(path), config, harmless=FREE)
             saved = self.checkpoints.is_dir() and any(
                 path.name.isdigit() for path in self.checkpoints.iterdir()
             )
             if not saved:  # nor are its words kept: the texts may have been mended
-                for kind in (tokenizers.SentencePiece, tokenizers.WordPiece):
+                for kind in KEPT:
                     (self.directory / kind.file).unlink(missing_ok=True)
             elif found:
+                further = ""
+                if any(line.startswith("steps:") for line in found):
+                    # Its learning rate fell to 0 by its last step.
+                    further = (
+                        f" that begins with what this one has learnt: "
+                        f"--config.init.run={self.directory}"
+                    )
                 raise ValueError(
                     f"{self.directory} holds a run of another config (there, here): "
                     f"{'; '.join(found[:8])}{' ...' if len(found) > 8 else ''}. Give "
-                    f"the same config to go on, or another --workdir"
+                    f"the same config to go on, or another --workdir{further}"
                 )
-        configs.save(config, path)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            configs.save(config, path)
+        except OSError as error:
+            raise ValueError(
+                f"--workdir={self.directory} cannot be written ({error.strerror}): "
+                f"name another folder"
+            ) from error
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -112,6 +145,8 @@ class Run:
     @classmethod
     def open(cls, directory: str, option: str = "--run") -> "Run":
         """A run that exists; `option` is what it was named with."""
+        if not directory:
+            raise ValueError(f"{option}= is empty: name the directory of a run")
         run = cls(Path(directory))
         if not run.directory.is_dir():
             raise ValueError(f"{option}={directory}: there is no such folder")

@@ -242,12 +242,12 @@ def fit(config: ConfigDict, directory: Path) -> None:
     run, made = Run(directory), build(config)
     source, task, loader = made["data"], made["task"], made["loader"]
     program, mesh = Program.of(config), made["mesh"].mesh()
-    run.begin(config)
-    tokenizer = run.tokenizer(config, source)
-    loader.refuse_unreadable(source, task, tokenizer, config.seed)
-    share = {"batch": config.batch, "ranks": jax.process_count()}
-    trainer = Trainer.on(program, mesh, loader.shapes(**share))
-    evaluator = Evaluator(made, tokenizer, mesh)
+    with run.begun(config):
+        tokenizer = run.tokenizer(config, source)
+        loader.refuse_unreadable(source, task, tokenizer, config.seed)
+        share = {"batch": config.batch, "ranks": jax.process_count()}
+        trainer = Trainer.on(program, mesh, loader.shapes(**share))
+        evaluator = Evaluator(made, tokenizer, mesh)
     about = run.about(config, tokenizer)
     main = jax.process_index() == 0
     writing = made["checkpoint"].open(run.checkpoints, about)
@@ -282,11 +282,20 @@ def fit(config: ConfigDict, directory: Path) -> None:
                 watch = Watch(log, bad, store, batches)
                 state = loop(trainer, state, batches, watch, store, evaluator)
             else:
-                log.message(f"{directory}: all {config.steps} steps are done")
+                log.message(
+                    f"{directory}: all {config.steps} steps are done; to train on, "
+                    f"name another --workdir and --config.init.run={directory}"
+                )
             if not run.scores.exists():
-                evaluator.score(state.evaluated, run, log.message, step=config.steps)
+                evaluator.score(
+                    state.evaluated,
+                    run,
+                    log.message,
+                    step=config.steps,
+                    count=log.count,
+                )
     if main:
-        report.write(directory)
+        print(f"page: {report.write(directory)}", file=sys.stderr)
 
 
 def resume(
@@ -348,7 +357,7 @@ def main(options: command.Command) -> int:
     """The command."""
     options.refuse_arguments()
     config = options.config()
-    if options.flags.workdir is None:
+    if not options.flags.workdir:
         raise ValueError("--workdir is missing: name a folder for the run")
     try:
         fit(config, Path(options.flags.workdir))

@@ -63,7 +63,9 @@ class Watch:
         self.restart()
         rows = len(pending.batch.ids)
         try:
-            self._bad.add(pending.step, pending.batch.bad, rows)
+            told = self._bad.add(pending.step, pending.batch.bad, rows)
+            if told is not None:
+                self.log.message(told)
         finally:
             counts = self._bad.counts
             self.log.step(

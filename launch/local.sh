@@ -11,23 +11,24 @@ set -euo pipefail
 # shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
-config="" workdir="" previous=""
+# What is given empty, as by an unset variable, is left for the command to refuse.
+config="" named="" placed="" previous=""
 for argument in "$@"; do
     case $previous in
-    --config | -config) config=$argument ;;
-    --workdir | -workdir) workdir=$argument ;;
+    --config | -config) config=$argument named=yes ;;
+    --workdir | -workdir) placed=yes ;;
     esac
     case $argument in
-    --config=* | -config=*) config=${argument#*=} ;;
-    --workdir=* | -workdir=*) workdir=${argument#*=} ;;
+    --config=* | -config=*) config=${argument#*=} named=yes ;;
+    --workdir=* | -workdir=*) placed=yes ;;
     esac
     previous=$argument
 done
-if [[ -z $config ]]; then
+if [[ -z $named ]]; then
     config=$root/configs/scenes.py:tiny
     set -- "--config=$config" "$@"
 fi
-if [[ -z $workdir ]]; then
+if [[ -z $placed ]]; then
     name=$(basename "${config%%:*}" .py)
     set -- "--workdir=$root/runs/$name" "$@"
 fi

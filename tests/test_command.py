@@ -251,6 +251,7 @@ def test_exit_codes(shell: Any) -> None:
 def test_the_classes_of_a_config_are_those_of_the_program(folder: Path) -> None:
     program = """
         from dataclasses import dataclass
+        from absl import flags
         from ml_collections import ConfigDict
         from git_jax import command, config
 
@@ -265,19 +266,29 @@ def test_the_classes_of_a_config_are_those_of_the_program(folder: Path) -> None:
         def main(options: command.Command) -> None:
             assert isinstance(config.build(options.config().start), Start)
 
+        def define() -> None:
+            flags.DEFINE_string("workdir", None, "Where the run is kept.")
+
         if __name__ == "__main__":
-            command.run(main)
+            command.run(main, define)
     """
     (folder / "program.py").write_text(textwrap.dedent(program))
-    done = subprocess.run(
-        [sys.executable, "-m", "program", "--config=program.py"],
+    done = module(folder, "--config=program.py")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = module(folder, "--help")  # which tells the flags of the module, too
+    assert done.returncode == 0
+    assert "--config:" in done.stdout and "--workdir:" in done.stdout
+
+
+def module(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "program", *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_real_interrupt_is_quiet(folder: Path) -> None:

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from git_jax import command
 from git_jax import config as configs
 from git_jax.config import REQUIRED, build
+from git_jax.data import tokenizer as tokenizers
 from git_jax.models.git import generate
 from git_jax.sharding import Layout
 from git_jax.train import Program, Trainer
@@ -50,7 +51,8 @@ class Words:
 @pytest.fixture(scope="module", params=variants(), ids=lambda name: Path(name).name)
 def config(request: pytest.FixtureRequest) -> ConfigDict:
     config = command.load(request.param)
-    for node in (config.data, config.tokenizer):
+    sources = config.data.get("sources", {}).values()
+    for node in (config.data, config.tokenizer, *sources):
         if node.get("path") is REQUIRED:
             node.path = "a/file/or/folder/of/the/user"
     return config.lock()
@@ -125,6 +127,22 @@ def test_a_step_and_a_caption_fit_the_model(config: ConfigDict) -> None:
         begin,
     )
     assert found.tokens.shape == (config.batch, search.max_tokens)
+
+
+@pytest.mark.parametrize("variant", ["tiny", "full", "clips"])
+def test_every_caption_of_a_level_fits(variant: str, tmp_path: Path) -> None:
+    config = command.load(f"{ROOT}/configs/scenes.py:{variant}")
+    config.tokenizer.records = 1000
+    source: Any = build(config.data)
+    tokenizer = tokenizers.prepare(build(config.tokenizer), source, tmp_path)
+    longest = max(
+        len(tokenizer.encode(text)) + 2  # begin and end
+        for part in (source, *map(source.split, source.splits))
+        for index in range(500)
+        for text in part.texts(index)
+    )
+    assert longest <= config.loader.text
+    assert len(source[0]["frames"]) == config.loader.frames == config.model.frames
 
 
 def test_a_misspelt_field_is_refused_with_the_legal_names(config: ConfigDict) -> None:

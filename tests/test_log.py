@@ -9,7 +9,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from git_jax import log
-from git_jax.log import Log
+from git_jax.log import Log, Tally
 
 SPEED = {"images": 64, "seconds": 0.5, "waited": 0.01}
 
@@ -140,6 +140,7 @@ def test_a_pipe_gets_a_line_every_ten_seconds(tmp_path, monkeypatch):
             if step == 5:
                 out.message("saved")
     assert stream.getvalue().splitlines() == [
+        "compiling the step ...",
         "step   1/100     1 %   loss 2.000   128 images/s   data 2 %   -:-- left",
         "saved",
         "step  11/100    11 %   loss 2.000   128 images/s   data 2 %   1:29 left",
@@ -157,7 +158,48 @@ def test_a_terminal_gets_one_line_that_messages_leave_whole(tmp_path):
     shown = stream.getvalue()
     assert "[saved] step 3\n" in shown
     assert shown.rstrip().rpartition("4/4")[2].count("loss 1.500") == 1
+    assert shown.count("going on from step 2\n") == 1
+    assert "compiling the step ..." in shown
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h")  # the cursor is back
+
+
+@pytest.mark.parametrize(
+    ("done", "lines"),
+    [
+        (0, ["compiling the step ..."]),
+        (3, ["going on from step 3", "compiling the step ..."]),
+        (4, []),
+    ],
+)
+def test_a_start_says_what_it_does(tmp_path, done, lines):
+    stream = io.StringIO()
+    Log(tmp_path, steps=4, done=done, stream=stream).close()
+    assert stream.getvalue().splitlines() == lines
+
+
+def test_a_terminal_sees_how_far_the_scoring_is(tmp_path):
+    stream = Terminal()
+    with Log(tmp_path, steps=1, stream=stream) as out:
+        out.step(1, {"loss": 2.0}, **SPEED)
+        out.count("test", 300, 1000)
+        out.message("test: CIDEr 2 :dog:")
+    shown = stream.getvalue()
+    assert "test: 300/1,000 pictures" in shown and "test: CIDEr 2 :dog:\n" in shown
+    assert "loss 2.000" in shown.rpartition("1/1")[2]  # the line as it was
+
+
+@pytest.mark.parametrize("kind", [Terminal, io.StringIO])
+def test_a_tally_is_for_a_terminal_and_its_messages_for_all(kind):
+    stream = kind()
+    with Tally(stream) as out:
+        out.count("test", 300, 1000)
+        out.message("[test] " + 50 * "long ")
+    shown = stream.getvalue()
+    if stream.isatty():
+        assert "test" in shown and "300/1000" in shown
+        assert "[test] " + 50 * "long " + "\n" in shown
+    else:
+        assert shown == "[test] " + 50 * "long " + "\n"
 
 
 @pytest.mark.parametrize(

@@ -261,7 +261,10 @@ def test_the_average_is_the_plain_recursion(params):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (dict(warmup=20), "optimizer.warmup=20 .* 20 steps"),
+        (
+            dict(warmup=20),
+            "--config.optimizer.warmup=20 leaves nothing of --config.steps=20",
+        ),
         (dict(rates={"encode": 0.2}), "'encode'.*encoder/cls"),
         (dict(frozen=("decoder/layer",)), "'decoder/layer'.*decoder/layers"),
         (dict(clip=0.0), "optimizer.clip=0.0.*none"),

@@ -151,7 +151,7 @@ def settings(**changes):
             "steps": 6,
             "checkpoint__every": 2,
             "checkpoint__keep": 9,
-            "evaluate__every": 3,
+            "evaluate__every": 4,
             "evaluate__samples": 24,
             "optimizer__ema": 0.5,
             "model__decoder__dropout": 0.1,
@@ -213,9 +213,9 @@ def test_a_run_keeps_what_it_promises(trained):
     scores = json.loads((trained / "scores.json").read_text())
     assert set(scores) == {"train"} and scores["train"]["examples"] == 24
     assert len(rows(trained / "predictions" / "train.jsonl")) == 24
-    assert [row["step"] for row in rows(trained / "samples.jsonl")] == [3] * 24 + [
-        6
-    ] * 24
+    # Every fourth step, and the last one.
+    samples = [row["step"] for row in rows(trained / "samples.jsonl")]
+    assert samples == [4] * 24 + [6] * 24
 
 
 def test_a_line_for_each_step_with_its_loss_to_the_bit(trained, again):
@@ -289,14 +289,18 @@ def test_a_finished_run_says_so_and_is_left_as_it_is(trained, capsys):
         if path.is_file()
     }
     assert train.main(options(trained, workdir=str(trained))) == 0
-    assert "all 6 steps are done" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "all 6 steps are done; to train on, name another --workdir and " in told
+    assert f"--config.init.run={trained}" in told
+    assert f"page: {trained / 'report.html'}\n" in told
     for path, kept in before.items():
         assert path.read_bytes() == kept, path
 
 
-def test_a_workdir_is_required(trained):
+@pytest.mark.parametrize("workdir", [None, ""])  # "": of a variable that is not set
+def test_a_workdir_is_required(trained, workdir):
     with pytest.raises(ValueError, match="--workdir is missing"):
-        train.main(options(trained, workdir=None))
+        train.main(options(trained, workdir=workdir))
 
 
 def test_a_half_written_checkpoint_is_as_none_and_the_rest_is_taken_again(
@@ -332,11 +336,12 @@ def test_a_damaged_checkpoint_is_refused_by_name(copy):
         ({"model__encoder__depth": 3}, "model.encoder.depth: 2 -> 3"),
         ({"seed": 4}, "seed: 3 -> 4"),
         ({"data__count": 25}, "data.count: 24 -> 25"),
+        ({"steps": 9}, "steps: 6 -> 9.* --workdir that begins .*--config.init.run=/"),
     ],
 )
 def test_a_workdir_of_another_config_is_refused_by_the_field(trained, changes, message):
     kept = (trained / "config.json").read_bytes()
-    with pytest.raises(ValueError, match=f"another config .*{message}.*--workdir"):
+    with pytest.raises(ValueError, match=f"another config .*{message}.*"):
         fit(settings(**changes), trained)
     assert (trained / "config.json").read_bytes() == kept
 
@@ -345,6 +350,8 @@ def test_a_workdir_that_is_no_run_is_refused(tmp_path, trained):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="--workdir=.*file is a file"):
         fit(settings(), tmp_path / "file")
+    with pytest.raises(ValueError, match="--workdir=.*/x cannot be written .Not a dir"):
+        fit(settings(), tmp_path / "file" / "x")
     (tmp_path / "part" / "checkpoints").mkdir(parents=True)
     with pytest.raises(ValueError, match="checkpoints but no config.json"):
         fit(settings(), tmp_path / "part")
@@ -354,6 +361,8 @@ def test_a_workdir_that_is_no_run_is_refused(tmp_path, trained):
     ):
         with pytest.raises(ValueError, match=f"--run={place}.*{message}"):
             Run.open(str(place))
+    with pytest.raises(ValueError, match="--run= is empty"):
+        Run.open("")
 
 
 def test_a_start_that_failed_does_not_stand_in_the_way(tmp_path):
@@ -386,6 +395,15 @@ def test_a_vocabulary_without_room_for_the_tokenizer_is_refused(tmp_path):
     config = settings(model__embed__vocabulary=128)
     with pytest.raises(ValueError, match=r"model.embed.vocabulary=128 has no room"):
         fit(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()  # a start that was refused left nothing
+
+
+def test_a_start_that_is_refused_leaves_what_was_there(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"has no room"):
+        fit(settings(model__embed__vocabulary=128), tmp_path / "run")
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
 
 
 # Beginning with another run ------------------------------------------------------
@@ -546,9 +564,12 @@ def spoilt(pictures, tmp_path):
     return folder
 
 
-def test_bad_records_are_replaced_and_counted(spoilt, tmp_path):
+def test_bad_records_are_replaced_and_counted(spoilt, tmp_path, capsys):
     config = of_folder(spoilt, steps=6, loader__bad_fraction=0.5)
     fit(config.lock(), tmp_path / "run")
+    told = capsys.readouterr().err
+    assert told.count("another record takes its place") == 1
+    assert "5.png cannot be read" in told
     named = rows(tmp_path / "run" / "bad_records.jsonl")
     assert {row["id"] for row in named} == {"5.png"}
     counted = {

@@ -23,7 +23,7 @@ class BadRecords:
 
         bad = BadRecords(path, loader.bad_fraction, len(source))
         bad.resume(step, rows=step * batch)          # what earlier starts have counted
-        bad.add(step, batch.bad, rows=batch)         # after each step
+        told = bad.add(step, batch.bad, rows=batch)  # after each step
 
     Every one is a line of the file: {"step", "id", "reason", "detail"}. A run may go on
     while no more than `fraction` of the rows seen had to be replaced; at its beginning
@@ -62,11 +62,15 @@ class BadRecords:
         if len(kept) < len(lines):
             write(self._path, b"".join(kept))
 
-    def add(self, step: int, bad: Sequence[Bad], rows: int) -> None:
-        """Counts what one batch of `rows` rows replaced. ValueError: it is too much."""
+    def add(self, step: int, bad: Sequence[Bad], rows: int) -> str | None:
+        """Counts what one batch of `rows` rows replaced. ValueError: it is too much.
+
+        Returns what people are to be told: of the first record of a run, no more.
+        """
         self._rows += rows
         if not bad:
-            return
+            return None
+        told = None if self._bad else self._first(bad[0])
         self._bad += bad
         lines = [json.dumps({"step": step, **one._asdict()}) + "\n" for one in bad]
         with open(self._path, "a", encoding="utf-8") as file:
@@ -74,17 +78,36 @@ class BadRecords:
         seen = max(self._rows, self._least)
         if len(self._bad) > self._fraction * seen:
             raise ValueError(
-                f"{len(self._bad):,} records could not be read while {self._rows:,} "
-                f"rows were made, more than --config.loader.bad_fraction="
-                f"{self._fraction} of {seen:,} rows: {summary(self._bad)}. Repair or "
-                f"remove them (all are listed in {self._path}), or allow a larger "
+                f"{counted(len({one.id for one in self._bad}), 'record')} could not be "
+                f"read, met {counted(len(self._bad), 'time')} in "
+                f"{counted(self._rows, 'row')}, more than "
+                f"--config.loader.bad_fraction={self._fraction} of "
+                f"{counted(seen, 'row')}: {summary(self._bad)}. Repair or remove what "
+                f"cannot be read (all is listed in {self._path}), or allow a larger "
                 "fraction"
             )
+        return told
+
+    def _first(self, bad: Bad) -> str:
+        return (
+            f"{bad.id} cannot be read, so another record takes its place: {bad.reason}"
+            f"{': ' if bad.detail else ''}{bad.detail} (the first of this run; all are "
+            f"listed in {self._path})"
+        )
+
+
+def counted(number: int, noun: str) -> str:
+    """1 record, 2 records, 1,000 records"""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def summary(bad: Sequence[Bad]) -> str:
-    """2 x empty file (a.jpg, b.jpg); 1 x truncated image (c.png: 12 bytes missing)"""
-    reasons = Counter(one.reason for one in bad).most_common()
+    """2 x empty file (a.jpg, b.jpg; the first: ...); 1 x truncated image (c.png; ...)
+
+    A record that was met several times counts once.
+    """
+    once = dict.fromkeys((one.id, one.reason) for one in bad)
+    reasons = Counter(reason for _, reason in once).most_common()
     return "; ".join(
         f"{count} x {reason} ({_some(bad, reason)})" for reason, count in reasons
     )

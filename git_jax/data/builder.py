@@ -204,6 +204,8 @@ def main() -> int:
     given = parser.parse_args()
     absl.logging.set_verbosity(absl.logging.ERROR)  # not that a config is our own
     try:
+        if not given.target:
+            raise ValueError("--target= is empty: name the folder to write it below")
         source = Scenes("train", given.level, given.seed, given.size, given.count)
         config = Config(name=given.level, source=source, tested=given.tested)
         with contextlib.redirect_stdout(sys.stderr):  # TFDS tells what it does

@@ -19,7 +19,7 @@ import numpy as np
 
 from git_jax.data import clip
 from git_jax.data import image as pictures
-from git_jax.data.bad_records import Bad, summary
+from git_jax.data.bad_records import Bad, counted, summary
 from git_jax.data.mixture import Part, parts
 from git_jax.data.order import ENDLESS, Order, check_seed, generator, order
 from git_jax.data.reader import Read, Reader, Task, Transform
@@ -224,7 +224,7 @@ class Loader:
             except BadRecord as error:
                 bad.append(Bad(error.id, error.reason, error.detail))
         raise ValueError(
-            f"none of {count:,} records of the training data can be read: "
+            f"none of {counted(count, 'record')} of the training data can be read: "
             f"{summary(bad)}. Repair them, or name other data with --config.data"
         )
 
@@ -324,8 +324,8 @@ class _Training:
             except BadRecord as error:
                 found.append(Bad(error.id, error.reason, error.detail))
         raise ValueError(
-            f"{ATTEMPTS} records in a row cannot be read: {summary(found)}. Repair or "
-            "remove them"
+            f"{ATTEMPTS} draws in a row gave records that cannot be read: "
+            f"{summary(found)}. Repair or remove them"
         )
 
     def _part(self, index: int) -> Part:

@@ -133,14 +133,16 @@ class Reader:
         surplus = len(prefix) + len(suffix) + 2 - self.text
         if surplus > 0:
             if self.long == "refuse":
+                needed = self.text + surplus
                 raise BadRecord(
                     id,
                     "caption longer than T",
-                    f"{self.text + surplus} tokens with begin and end, "
-                    f"T = {self.text}: raise --config.loader.text (and with it "
-                    "--config.model.embed.positions and what the search may write), or "
-                    "keep the last tokens of such captions with "
-                    "--config.loader.long=cut",
+                    f"it has {needed} tokens with begin and end, T is "
+                    f"--config.loader.text={self.text}: make room for it with "
+                    f"--config.loader.text={needed} "
+                    f"--config.model.embed.positions={needed} "
+                    f"--config.evaluate.search.max_tokens={needed - 1}, or keep the "
+                    "last tokens of such captions with --config.loader.long=cut",
                 )
             suffix = suffix[max(0, surplus - len(prefix)) :]
             prefix = prefix[surplus:]

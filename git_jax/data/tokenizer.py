@@ -331,7 +331,7 @@ def main(command: Any) -> None:
     from git_jax.config import build
 
     config, target = command.config(), command.flags.target
-    if target is None:
+    if not target:
         raise ValueError("--target is missing: name the file to write, tokenizer.model")
     tokenizer = build(config.tokenizer)
     if not isinstance(tokenizer, SentencePiece):

@@ -20,7 +20,7 @@ from git_jax.convert.checkpoint import shapes
 from git_jax.convert.weights import opened, save
 from git_jax.nn import embed
 from git_jax.vision.vit import ViT
-from tests.convert.test_git import CONFIGS
+from tests.convert.reference import CONFIGS
 from tests.reference import assert_same_arrays, drawn, torch
 
 transformers = pytest.importorskip(

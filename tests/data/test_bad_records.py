@@ -17,12 +17,10 @@ def test_too_many_bad_records_end_the_run(tmp_path: pathlib.Path) -> None:
         bad.add(2, [Bad("b", "worse", "far")], 64)
     message = str(caught.value)
     assert message.startswith(
-        "101 records could not be read while 128 rows were made, more than "
+        "2 records could not be read, met 101 times in 128 rows, more than "
     )
     assert "loader.bad_fraction=0.01 of 10,000 rows" in message
-    assert (
-        "100 x odd (a; the first: a is odd); 1 x worse (b; the first: far)" in message
-    )
+    assert "1 x odd (a; the first: a is odd); 1 x worse (b; the first: far)" in message
     assert "bad.jsonl" in message
     assert bad.counts == {"odd": 100, "worse": 1}
 
@@ -30,14 +28,14 @@ def test_too_many_bad_records_end_the_run(tmp_path: pathlib.Path) -> None:
 def test_the_fraction_is_of_the_rows_seen(tmp_path: pathlib.Path) -> None:
     bad = BadRecords(tmp_path / "bad.jsonl", 0.1, population=20)
     bad.add(1, ODD * 2, 8)
-    with pytest.raises(ValueError, match="3 records could not be read while 16 rows"):
+    with pytest.raises(ValueError, match="^1 record could .*, met 3 times in 16 rows"):
         bad.add(2, ODD, 8)
     bad = BadRecords(tmp_path / "bad.jsonl", 0.1, population=20)
     bad.add(1, [], 1000)
     bad.add(2, ODD * 100, 8)
     with pytest.raises(ValueError):
         bad.add(3, ODD, 1)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="^1 record .* met 1 time in 8 rows, more"):
         BadRecords(tmp_path / "bad.jsonl", 0.0, 10**6).add(1, ODD, 8)
     BadRecords(tmp_path / "bad.jsonl", 1.0, 1).add(1, ODD * 8, 8)
 
@@ -53,6 +51,20 @@ def test_each_bad_record_is_a_line(tmp_path: pathlib.Path) -> None:
         {"step": 2, "id": "a", "reason": "odd", "detail": "a is odd"},
         {"step": 5, "id": "ü", "reason": "worse", "detail": "☃"},
     ]
+
+
+def test_the_first_of_a_run_is_told(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    bad = BadRecords(path, 1.0, 100)
+    assert bad.add(1, [], 4) is None
+    told = bad.add(2, [Bad("a", "odd", "a is odd"), Bad("b", "odd", "b is")], 4)
+    assert told is not None and "\n" not in told
+    assert told.startswith("a cannot be read") and "odd: a is odd" in told
+    assert str(path) in told
+    assert bad.add(3, ODD, 4) is None
+    again = BadRecords(path, 1.0, 100)
+    again.resume(3, rows=8)
+    assert again.add(3, ODD, 4) is None
 
 
 def test_a_resumed_count_is_that_of_a_run_never_stopped(tmp_path: pathlib.Path) -> None:

@@ -276,7 +276,7 @@ def test_impossible_settings_are_named() -> None:
         train(Drawn(), 1, ranks=3)
     with pytest.raises(ValueError, match="--config.batch=1.* must be at most 1,048"):
         train(Drawn(), 1, batch=2**70)
-    wrong = "100 x number of frames .*it has 2, --config.loader.frames=1"
+    wrong = "100 draws .* 1 x number of frames .*it has 2, --config.loader.frames=1"
     with pytest.raises(ValueError, match=wrong):
         train(Drawn(1, frames=2), 1)
     for seed in (-1, 2**63):
@@ -375,7 +375,7 @@ def test_a_set_without_a_readable_record_is_refused_first() -> None:
     ):
         NOW.refuse_unreadable(nothing, Say(), Bytes())
     with pytest.raises(
-        ValueError, match="100 records in a row cannot be read: 100 x odd"
+        ValueError, match="100 draws in a row gave records that cannot be read: 3 x odd"
     ):
         train(nothing, 1)
     NOW.refuse_unreadable(Drawn(3, frozenset([0, 1])), Say(), Bytes())

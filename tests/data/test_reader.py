@@ -49,8 +49,13 @@ def test_a_long_caption_is_a_bad_record_by_default() -> None:
     with pytest.raises(BadRecord, match="caption longer than T") as caught:
         reader("nineteen letters ab").training(0, RNG)
     message = str(caught.value)
-    assert "21 tokens with begin and end, T = 20" in message
-    assert "--config.loader.text" in message and "--config.loader.long=cut" in message
+    assert "21 tokens with begin and end, T is --config.loader.text=20" in message
+    for flag in (
+        "--config.loader.text=21 --config.model.embed.positions=21",
+        "--config.evaluate.search.max_tokens=20",
+        "--config.loader.long=cut",
+    ):
+        assert flag in message
     assert reader("nineteen letters ab", text=21).training(0, RNG).texts
 
 
