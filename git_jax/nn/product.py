@@ -25,7 +25,8 @@ def product(
     `product("td,dm->tm", x, kernel)` of x in bfloat16 and a kernel in float32 is in
     bfloat16; the gradient of each operand is in that operand's own type, so that a
     kernel's is not rounded. `out` is another type for the result. No letter may stand
-    in one operand alone.
+    in one operand alone. It has a backward pass and no forward-mode derivative, and a
+    policy of `jax.checkpoint` sees it by a name alone, as `Linear` gives it.
     """
     wide = jnp.einsum(
         subscripts, x, y.astype(x.dtype), preferred_element_type=jnp.float32

@@ -21,6 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from git_jax import sharding
@@ -34,9 +35,10 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 
 # What the backward pass finds in memory; all else is computed again. "dots" keeps what
-# matrix products with parameters gave, "full" a layer's input.
+# matrix products with parameters gave, by the name `Linear` gives it, "full" a layer's
+# input.
 REMAT: dict[str, Any] = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_only_these_names("dot"),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 Remat = Literal["dots", "full"]
@@ -97,6 +99,7 @@ class Linear(nn.Module):
         )
         features = rest[self.contract :]
         y = product(f"{letters[: x.ndim]},{rest}->{rows}{features}", x, kernel)
+        y = checkpoint_name(y, "dot")
         if self.bias:
             bias = self.param("bias", nn.initializers.zeros, self.features)
             y = y + bias.astype(x.dtype)

@@ -210,6 +210,21 @@ def test_texts_share_a_picture(params, batch):
     chex.assert_trees_all_close(shared, text(params, alone), atol=1e-5)
 
 
+def test_remat_computes_again_what_it_says(params, batch):
+    """Of the products in a backward pass: "dots" repeats attention's, "full" all."""
+
+    def products(remat):
+        model = git(remat=remat)
+
+        def total(params):
+            return model.apply({"params": params}, batch)["text"].sum()
+
+        return str(jax.make_jaxpr(jax.grad(total))(params)).count(" dot_general[")
+
+    none, dots, full = map(products, (None, "dots", "full"))
+    assert none < dots < full
+
+
 @pytest.mark.parametrize(
     "changes", [dict(scan=False), dict(remat="full"), dict(remat="dots", scan=False)]
 )
