@@ -115,6 +115,7 @@ def git2() -> ConfigDict:
         heads=(16, 32, 64, 128),
         groups=(16, 32, 64, 128),
         window=12,
+        drop_path=0.0,  # as the other encoders: the paper drops nothing there
         remat="full",
     )
     return _pretrain(

@@ -237,7 +237,7 @@ class Command:
 
     def config(self) -> ConfigDict:
         """The config of `--config`, overridden and locked."""
-        if self.flags.config is None:
+        if not self.flags.config:
             raise ValueError(
                 "--config is missing: name a file, such as configs/scenes.py:tiny"
             )

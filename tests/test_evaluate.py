@@ -326,7 +326,7 @@ def test_a_run_keeps_its_own_config_and_model() -> None:
     run = str(walls.run())
     options = walls.options()
     options.flags.config = "configs/scenes.py:tiny"
-    with pytest.raises(ValueError, match=r"a run keeps its own config"):
+    with pytest.raises(ValueError, match=r"what is trained keeps its own config"):
         Trained.open(run, options)
     with pytest.raises(ValueError, match=r"decoder/.* is \(2, .* there and \(3, "):
         Trained.open(run, walls.options("--config.model.decoder.depth=3"))

@@ -43,6 +43,11 @@ def read(source: Path) -> Checkpoint:
     if not source.exists():
         raise ValueError(f"--source={source}: there is no such file or folder")
     described = source / "config.json"
+    if source.is_file() and (source.parent / "config.json").is_file():
+        raise ValueError(
+            f"--source={source} is one file of a checkpoint: name its folder, "
+            f"--source={source.parent}, whose config.json says what the weights are"
+        )
     if not described.is_file():
         with opened(source) as weights:
             return _of_weights_alone(weights.without("module."), source)

@@ -14,7 +14,7 @@ from git_jax.checkpoint import Checkpoints
 from git_jax.config import build, spec
 from git_jax.convert import git, huggingface, processor
 from git_jax.convert.checkpoint import Checkpoint
-from git_jax.convert.weights import save
+from git_jax.convert.weights import save, torch_for
 from git_jax.data.tokenizer import WordPiece
 from git_jax.init import Init
 from git_jax.models.git import Git
@@ -118,8 +118,7 @@ def write_original(found: Checkpoint, target: Path) -> None:
     Raises:
         ValueError: the head is not tied to the words, as it is there.
     """
-    import torch
-
+    torch = torch_for(target / "model.pt")
     model, words = _git(found)
     arrays = git.original(model).write(found.params)
     kernel, word = git.ORIGINAL_HEAD

@@ -112,14 +112,24 @@ def _safetensors(path: Path, stack: ExitStack) -> dict[str, Callable[[], np.ndar
     return {name: reader(name) for name in held.keys()}  # noqa: SIM118, no mapping
 
 
-def _torch(path: Path) -> dict[str, Callable[[], np.ndarray]]:
+def torch_for(path: Path) -> Any:
+    """The module torch, which a file of its own kind needs.
+
+    Raises:
+        ValueError: it is not installed.
+    """
     try:
         import torch
     except ImportError:
         raise ValueError(
-            f"{path} is a file of torch: pip install torch to read it, or convert it "
-            f"to {SAFETENSORS} where torch is"
+            f"{path} is a file of torch, which is not here: pip install torch, or take "
+            f"{SAFETENSORS} instead"
         ) from None
+    return torch
+
+
+def _torch(path: Path) -> dict[str, Callable[[], np.ndarray]]:
+    torch = torch_for(path)
     mapped = zipfile.is_zipfile(path)  # the form before torch 1.6 is not
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)

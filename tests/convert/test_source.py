@@ -165,6 +165,12 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"model\.safetensors .*no whole"):
             source.read(copy)
 
+    def test_a_file_of_a_directory(self, tiny):
+        with pytest.raises(
+            ValueError, match=r"name its folder, --source=.*config.json"
+        ):
+            source.read(tiny / "model.safetensors")
+
     def test_no_words(self, tiny, tmp_path):
         copy = edited(tiny, tmp_path)
         for name in ("vocab.txt", "tokenizer.json"):
