@@ -1,17 +1,16 @@
 """GIT: A Generative Image-to-text Transformer for Vision and Language (2205.14100)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from git_jax import sharding
 from git_jax.decode.search import Decoded, LanguageModel, Prompt, Search
 from git_jax.nn import embed, mask
-from git_jax.nn.transformer import Cache, LayerNorm, Linear, Memory, Stack
+from git_jax.nn.transformer import Cache, LayerNorm, Linear, Reader, Stack
 
 
 class Git(nn.Module):
@@ -115,18 +114,16 @@ class Git(nn.Module):
 
     def remember(
         self, frames: Array, frame_valid: Bool[Array, "B F"] | None = None
-    ) -> tuple[Memory, Bool[Array, "B 1 1 N"] | None]:
+    ) -> list[Reader]:
         """All that any text needs of the pictures, computed once."""
-        image, seen = self.image(frames, frame_valid)
-        return self.decoder.remember(image, seen), seen
+        return self.decoder.remember(*self.image(frames, frame_valid))
 
     def extend(
         self,
         tokens: Int[Array, "R T"],
         valid: Bool[Array, "R T"],
         cache: Cache,
-        memory: Memory,
-        image_mask: Bool[Array, "B 1 1 N"] | None = None,
+        readers: Sequence[Reader],
     ) -> tuple[Float[Array, "R V"], Cache]:
         """Writes on: `T` more tokens a row, scores of the word after the last valid.
 
@@ -134,11 +131,11 @@ class Git(nn.Module):
             tokens: the next tokens of each row, padding behind them.
             valid: which of them are not padding; at least one in each row.
             cache: what has been written so far, from `start` or from here.
-            memory, image_mask: from `remember`; a picture serves `R / B` rows.
+            readers: from `remember`; a picture serves `R / B` rows.
         """
         position = cache.length[:, None] + jnp.arange(tokens.shape[1])
         x = self.embed(tokens, position, dtype=self.dtype)
-        x, cache = self.decoder.extend(x, memory, cache, valid, prefix_mask=image_mask)
+        x, cache = self.decoder.extend(x, readers, cache, valid)
         last = valid.sum(axis=1, keepdims=True)[..., None] - 1
         x = jnp.take_along_axis(x, last, axis=1)[:, 0]
         return embed.logits(x, self.embed.head()), cache
@@ -172,7 +169,7 @@ def generate(
             each row is.
     """
     variables = {"params": params}
-    memory, image_mask = model.apply(
+    readers = model.apply(
         variables, batch["frames"], batch.get("frame_valid"), method="remember"
     )
     tokens, length = batch["tokens"], batch["prefix_length"]
@@ -180,7 +177,7 @@ def generate(
 
     def extend(tokens: Array, valid: Array, cache: Cache) -> tuple[Array, Cache]:
         found: Any = model.apply(
-            variables, tokens, valid, cache, memory, image_mask, method="extend"
+            variables, tokens, valid, cache, readers, method="extend"
         )
         return found
 
@@ -191,11 +188,5 @@ def generate(
     cache = model.start(rows, size + search.max_tokens - 1)
     valid = jnp.arange(size) < length[:, None]
     logits, cache = extend(tokens, valid, cache)
-    words = LanguageModel(step, take, eos, pad)
+    words = LanguageModel(step, Cache.take, eos, pad)
     return search(words, Prompt(cache, logits, length, batch.get("index")), key)
-
-
-def take(cache: Cache, rows: Int[Array, " R"]) -> Cache:
-    """The given rows of a cache; memories of pictures are shared and stay."""
-    memory = jax.tree.map(lambda leaf: leaf[:, rows], cache.memory)
-    return Cache(memory, cache.length[rows])

@@ -45,10 +45,14 @@ Remat = Literal["dots", "full"]
 
 
 class Memory(NamedTuple):
-    """What a party can be asked for: its keys and values, `[... B S H K]` each."""
+    """What a party can be asked for: its keys and values, `[... B H S K]` each.
 
-    keys: Float[Array, "... S H K"]
-    values: Float[Array, "... S H K"]
+    Heads stand before what is remembered, as the two products of attention want them:
+    what is remembered once and asked often is not turned around each time.
+    """
+
+    keys: Float[Array, "... H S K"]
+    values: Float[Array, "... H S K"]
 
 
 class Seen(NamedTuple):
@@ -65,16 +69,54 @@ class Seen(NamedTuple):
     bias: Float[Array, "..."] | None = None
 
 
+class Reader(NamedTuple):
+    """A layer that goes on behind a prefix: its parameters, and what it remembers."""
+
+    params: Any
+    prefix: Seen
+
+
 @struct.dataclass
 class Cache:
-    """The text's own keys and values while it is being written, and how long it is.
+    """The texts' own keys and values while they are being written.
 
-    `memory` has room for `S` tokens: `[depth R S H K]`; slot `s` of row `r` holds
-    something where `s < length[r]`.
+    `R = B * L` rows are `L` ways on from each of `B` texts (beams). The ways of a text
+    share its memory, in which each has a lane of `S` slots to write in; what a row has
+    read may lie in any of them. So a row that goes on from another one takes over what
+    that one has read by its `past`, and no key is ever copied.
+
+    memory   of each layer, `[B H L*S K]`
+    past     which slots hold what the row has read
+    length   how much the row has read; its next token goes to that slot of its lane
     """
 
-    memory: Memory
+    memory: tuple[Memory, ...]
+    past: Bool[Array, "R LS"]
     length: Int[Array, " R"]
+
+    @property
+    def lanes(self) -> int:
+        """How many rows share a memory."""
+        return len(self.length) // len(self.memory[0].keys)
+
+    @property
+    def slots(self) -> int:
+        """How many slots a memory has, in all lanes."""
+        return self.past.shape[1]
+
+    def take(self, rows: Int[Array, " P"]) -> "Cache":
+        """The cache whose row `i` is what row `rows[i]` was.
+
+        Rows of one lane may be repeated, `[0 0 0 1 1 1]`, which gives them lanes; after
+        that each is replaced by one that shares its memory.
+        """
+        more = len(rows) // len(self.length) - 1
+        room = (0, more * self.slots)
+        memory = jax.tree.map(
+            lambda held: jnp.pad(held, ((0, 0), (0, 0), room, (0, 0))), self.memory
+        )
+        past = jnp.pad(self.past, ((0, 0), room))
+        return Cache(memory, past[rows], self.length[rows])
 
 
 class Linear(nn.Module):
@@ -156,11 +198,11 @@ def _logits(query: Float[Array, "R T H K"], seen: Seen) -> Float[Array, "R H T S
     keys, mask = seen.memory.keys, seen.mask
     group = rows // keys.shape[0]
     logits = product(
-        "bgthk,bshk->bghts",
+        "bgthk,bhsk->bghts",
         query.reshape(-1, group, length, heads, width),
         keys,
         jnp.float32,
-    ).reshape(rows, heads, length, keys.shape[1])
+    ).reshape(rows, heads, length, keys.shape[2])
     logits *= width**-0.5
     if seen.bias is not None:
         logits += seen.bias
@@ -172,12 +214,12 @@ def _logits(query: Float[Array, "R T H K"], seen: Seen) -> Float[Array, "R H T S
 
 
 def _read(
-    weights: Float[Array, "R H T S"], values: Float[Array, "B S H K"]
+    weights: Float[Array, "R H T S"], values: Float[Array, "B H S K"]
 ) -> Float[Array, "R T H K"]:
     rows, heads, length, size = weights.shape
     group = rows // values.shape[0]
     return product(
-        "bghts,bshk->bgthk",
+        "bghts,bhsk->bgthk",
         weights.reshape(-1, group, heads, length, size),
         values,
     ).reshape(rows, length, heads, values.shape[-1])
@@ -211,7 +253,8 @@ class Attention(nn.Module):
     def remember(self, x: Float[Array, "R T D"]) -> Memory:
         """The keys and values of `x`, for itself and for others."""
         keys = sharding.constrain(self.key(x), "B T H K")
-        return Memory(keys, sharding.constrain(self.value(x), "B T H K"))
+        values = sharding.constrain(self.value(x), "B T H K")
+        return Memory(keys.swapaxes(1, 2), values.swapaxes(1, 2))
 
     def __call__(
         self, x: Float[Array, "R T D"], seen: Sequence[Seen]
@@ -219,7 +262,7 @@ class Attention(nn.Module):
         query = sharding.constrain(self.query(x), "B T H K")
         logits = jnp.concatenate([_logits(query, s) for s in seen], axis=-1)
         weights = self.drop(jax.nn.softmax(logits).astype(x.dtype))
-        ends = list(accumulate(s.memory.keys.shape[1] for s in seen))
+        ends = list(accumulate(s.memory.keys.shape[2] for s in seen))
         parts = jnp.split(weights, ends[:-1], axis=-1)
         read = [_read(w, s.memory.values) for w, s in zip(parts, seen, strict=True)]
         return self.out(sum(read[1:], start=read[0]))
@@ -477,8 +520,8 @@ class Stack(nn.Module):
         self,
         prefix: Float[Array, "B N D"],
         prefix_mask: Bool[Array, "..."] | None = None,
-    ) -> Memory:
-        """The prefix's keys and values in every layer, `[depth B N H K]`."""
+    ) -> list[Reader]:
+        """The layers, each with the prefix's keys and values in it, `[B H N K]`."""
 
         def body(prefix: Array, given: dict[str, Any]) -> tuple[Array, Memory]:
             memory = self._apply(given, prefix, method="remember")
@@ -488,51 +531,65 @@ class Stack(nn.Module):
         first, last = split_last(self._scanned())
         prefix, memory = self._loop(body, prefix, first)
         top = self._apply(last, prefix, method="remember")
-        return jax.tree.map(
-            lambda low, high: jnp.concatenate([low, high[None]]), memory, top
-        )
+        memories = [*unstacked(memory, self.depth - 1), top]
+        return [
+            Reader(layer, Seen(held, prefix_mask))
+            for layer, held in zip(
+                unstacked(self.layers, self.depth), memories, strict=True
+            )
+        ]
 
     def extend(
         self,
         x: Float[Array, "R T D"],
-        prefix: Memory,
+        readers: Sequence[Reader],
         cache: Cache,
         valid: Bool[Array, "R T"],
-        *,
-        prefix_mask: Bool[Array, "..."] | None = None,
     ) -> tuple[Float[Array, "R T D"], Cache]:
-        """`T` more tokens of a text behind a remembered prefix.
+        """`T` more tokens of a text behind what `remember` gave.
 
         Row `r` goes on at its own `cache.length[r]`; its tokens come first and what
         is not `valid` is padding behind them, to be written over by the next call.
+        Layers are written out, never scanned: where tokens are written one by one, a
+        scan takes each layer's parameters out of the stack for every token.
         """
-        rows = jnp.arange(x.shape[0])[:, None]
-        position = cache.length[:, None] + jnp.arange(x.shape[1])
-        slots = jnp.arange(cache.memory.keys.shape[2])
-        mask = (slots <= position[:, :, None])[:, None]
+        row, lanes, slot = jnp.arange(len(x)), cache.lanes, jnp.arange(cache.slots)
+        lane = (row % lanes) * (cache.slots // lanes)
+        start = lane + cache.length
+        reach = start[:, None] + jnp.arange(x.shape[1])
+        # What is not its own row's lane any more, as padding may be, is not written.
+        own = reach < (lane + cache.slots // lanes)[:, None]
+        place = jnp.where(own, reach, cache.slots)
+        new = slot >= start[:, None]
+        mask = cache.past[:, None] | new[:, None] & (slot <= reach[..., None])
 
-        def body(
-            x: Array, given: tuple[dict[str, Any], Memory, Memory]
-        ) -> tuple[Array, Memory]:
-            layer, before, own = given
-            new = self._apply(layer, x, method="remember")
-            own = jax.tree.map(
-                lambda held, more: held.at[rows, position].set(more, mode="drop"),
-                own,
-                new,
+        memory = []
+        for reader, held in zip(readers, cache.memory, strict=True):
+            given = {"params": reader.params}
+            more = self._apply(given, x, method="remember")
+            held = jax.tree.map(
+                lambda held, more: held.at[row[:, None] // lanes, :, place].set(
+                    more.swapaxes(1, 2), mode="drop"
+                ),
+                held,
+                more,
             )
-            seen = [Seen(before, prefix_mask), Seen(own, mask)]
-            return self._apply(layer, x, seen, method="__call__"), own
-
-        x, memory = self._loop(body, x, (self._scanned(), prefix, cache.memory))
-        length = cache.length + valid.sum(axis=1, dtype=jnp.int32)
-        return self._out(x), Cache(memory, length)
+            seen = [reader.prefix, Seen(held, mask[:, None])]
+            x = self._apply(given, x, seen, method="__call__")
+            memory.append(held)
+        count = valid.sum(axis=1, dtype=jnp.int32)
+        past = cache.past | new & (slot < (start + count)[:, None])
+        return self._out(x), Cache(tuple(memory), past, cache.length + count)
 
     def empty_cache(self, rows: int, size: int, dtype: Any = jnp.float32) -> Cache:
         """A cache for `rows` texts of at most `size` tokens each."""
-        shape = (self.depth, rows, size, self.heads, self.width // self.heads)
-        memory = Memory(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
-        return Cache(memory, jnp.zeros(rows, jnp.int32))
+        shape = (rows, self.heads, size, self.width // self.heads)
+        zeros = jnp.zeros(shape, dtype)
+        return Cache(
+            (Memory(zeros, zeros),) * self.depth,
+            jnp.zeros((rows, size), bool),
+            jnp.zeros(rows, jnp.int32),
+        )
 
 
 # Splits, not slices: the gradient of a split is one concatenation, that of a slice is
@@ -542,6 +599,8 @@ class Stack(nn.Module):
 def unstacked(tree: Any, depth: int) -> list[Any]:
     """What is stacked on the leading dimension, one by one."""
     leaves, structure = jax.tree.flatten(tree)
+    if depth == 0:
+        return []
     layers = [[part[0] for part in jnp.split(leaf, depth)] for leaf in leaves]
     return [jax.tree.unflatten(structure, layer) for layer in zip(*layers, strict=True)]
 

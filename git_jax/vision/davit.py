@@ -52,10 +52,10 @@ class ChannelAttention(Attention):
     def over(self, x: Float[Array, "R h w D"]) -> Float[Array, "R h w D"]:
         tokens = x.reshape(len(x), -1, self.width)
         query, memory = self.query(tokens), self.remember(tokens)
-        logits = product("bthk,bthc->bhkc", query, memory.keys, jnp.float32)
+        logits = product("bthk,bhtc->bhkc", query, memory.keys, jnp.float32)
         logits *= tokens.shape[1] ** -0.5
         weights = self.drop(jax.nn.softmax(logits).astype(x.dtype))
-        read = product("bhkc,bthc->bthk", weights, memory.values)
+        read = product("bhkc,bhtc->bthk", weights, memory.values)
         return self.out(read).reshape(x.shape)
 
 

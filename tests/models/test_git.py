@@ -181,24 +181,53 @@ def test_cached_decoding_equals_the_full_forward(params, batch):
     model, variables = git(), {"params": params}
     full = run(params, batch, model=model, method=None)
     full = logits(full["text"], full["head"])
-    memory, seen = model.apply(variables, batch["frames"], method="remember")
+    readers = model.apply(variables, batch["frames"], method="remember")
     # Rows begin with prefixes of different lengths, then go on a token at a time.
     start = np.array([1, 4, 2])
     cache = model.start(3, LENGTH)
     valid = jnp.arange(4) < start[:, None]
     tokens = jnp.where(valid, batch["tokens"][:, :4], 49)
     found, cache = model.apply(
-        variables, tokens, valid, cache, memory, seen, method="extend"
+        variables, tokens, valid, cache, readers, method="extend"
     )
     np.testing.assert_allclose(found, full[np.arange(3), start - 1], atol=1e-5)
     for t in range(3):
         at = start + t
         one = batch["tokens"][np.arange(3), at][:, None]
         found, cache = model.apply(
-            variables, one, jnp.ones((3, 1), bool), cache, memory, seen, method="extend"
+            variables, one, jnp.ones((3, 1), bool), cache, readers, method="extend"
         )
         np.testing.assert_allclose(found, full[np.arange(3), at], atol=1e-5)
     np.testing.assert_array_equal(cache.length, start + 3)
+
+
+def test_beams_go_on_from_each_other(params, batch):
+    """Rows that take each other's place are texts like any, and no key is moved."""
+    model, variables = git(), {"params": params}
+    rng, lanes = np.random.default_rng(3), 4
+    readers = model.apply(variables, batch["frames"], method="remember")
+    extend = jax.jit(partial(model.apply, method="extend"))
+    start = np.array([2, 1, 3])
+    prefix, valid = batch["tokens"][:, :3], np.arange(3) < start[:, None]
+    cache = model.start(3, LENGTH)
+    _, cache = extend(variables, prefix, valid, cache, readers)
+    texts = [list(np.asarray(row)[: start[i]]) for i, row in enumerate(prefix)]
+    rows = np.repeat(np.arange(3), lanes)
+    for _ in range(LENGTH - 3):
+        cache = cache.take(jnp.asarray(rows))
+        words = rng.integers(0, WORDS, (3 * lanes, 1), np.int32)
+        texts = [[*texts[row], word] for row, (word,) in zip(rows, words, strict=True)]
+        ones = np.ones_like(words, bool)
+        found, cache = extend(variables, words, ones, cache, readers)
+        rows = rng.integers(0, lanes, (3, lanes)) + lanes * np.arange(3)[:, None]
+        rows = rows.ravel()
+    tokens = np.zeros((3 * lanes, LENGTH), np.int32)
+    for row, words in enumerate(texts):
+        tokens[row, : len(words)] = words
+    full = run(params, dict(batch, tokens=tokens), model=model, method=None)
+    full = logits(full["text"], full["head"])
+    last = np.array([len(words) - 1 for words in texts])
+    np.testing.assert_allclose(found, full[np.arange(3 * lanes), last], atol=1e-5)
 
 
 def test_texts_share_a_picture(params, batch):
@@ -262,8 +291,8 @@ def test_a_depth_of_one(batch):
         one = model.clone(decoder=model.decoder.clone(scan=scan))
         fast = text(variables["params"], batch, one)
         chex.assert_trees_all_close(fast, plain, atol=1e-5)
-        memory, _ = one.apply(variables, batch["frames"], method="remember")
-        assert memory.keys.shape[0] == 1
+        (reader,) = one.apply(variables, batch["frames"], method="remember")
+        assert reader.prefix.memory.keys.shape[0] == len(batch["frames"])
 
 
 def test_generation_is_greedy_under_the_full_forward(params, batch):
