@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -13,6 +12,7 @@ from git_jax import checkpoint, command, sharding
 from git_jax import config as configs
 from git_jax.config import build
 from git_jax.data.tokenizer import Tokenizer
+from git_jax.models.git import shapes
 from git_jax.run import Run
 
 
@@ -77,18 +77,8 @@ class Trained:
         if "mesh" not in named:
             layout = layout.fitted(jax.device_count())
         if "model" in named:
-            checkpoint.require_same_shapes(where, _shapes_of(own), _shapes_of(config))
+            held, wanted = (shapes(build(each.model)) for each in (own, config))
+            checkpoint.require_same_shapes(where, held, wanted)
         changed = configs.difference(own, config, harmless=("mesh", "evaluate.batch"))
         words = tokenizer(config)
         return cls(config, words, layout.mesh(), load, tuple(changed))
-
-
-def _shapes_of(config: ConfigDict) -> Any:
-    """Shapes of the parameters of a config's model."""
-    model, loader = build(config.model), build(config.loader)
-    size = loader.image.size
-    batch = {
-        "frames": jnp.zeros((1, loader.frames, size, size, 3), jnp.uint8),
-        "tokens": jnp.zeros((1, loader.text), jnp.int32),
-    }
-    return jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])

@@ -14,14 +14,14 @@ from PIL import Image
 from git_jax.caption import Clip, captions, clips, opened, read, search_of
 from git_jax.config import build, spec
 from git_jax.convert import target
-from git_jax.convert.checkpoint import Checkpoint, shapes
+from git_jax.convert.checkpoint import Checkpoint
 from git_jax.data.image import Crop
 from git_jax.data.pipeline import Loader
 from git_jax.data.tokenizer import WordPiece
 from git_jax.decode.beam import Beam
 from git_jax.decode.search import Greedy
 from git_jax.evaluate import Evaluation
-from git_jax.models.git import Git, generate
+from git_jax.models.git import Git, generate, shapes
 from git_jax.nn.embed import TextEmbed
 from git_jax.nn.transformer import Stack
 from git_jax.sharding import Layout

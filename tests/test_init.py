@@ -10,10 +10,10 @@ from ml_collections import ConfigDict
 
 from git_jax.config import build, spec
 from git_jax.convert import target
-from git_jax.convert.checkpoint import Checkpoint, shapes
+from git_jax.convert.checkpoint import Checkpoint
 from git_jax.data.tokenizer import Bytes
 from git_jax.init import Init
-from git_jax.models.git import Git
+from git_jax.models.git import Git, shapes
 from git_jax.nn import embed
 from git_jax.nn.embed import TextEmbed
 from git_jax.nn.transformer import Stack

@@ -13,7 +13,7 @@ from git_jax import config as configs
 from git_jax.checkpoint import Checkpoints
 from git_jax.config import Node, build, spec
 from git_jax.convert import git, huggingface, original, processor, tower, vit
-from git_jax.convert.checkpoint import Checkpoint, shapes
+from git_jax.convert.checkpoint import Checkpoint
 from git_jax.convert.table import Table
 from git_jax.convert.weights import Weights, opened
 from git_jax.data.folder import Folder
@@ -24,6 +24,7 @@ from git_jax.decode.beam import Beam
 from git_jax.evaluate import Evaluation
 from git_jax.init import Init
 from git_jax.losses import Caption
+from git_jax.models.git import shapes
 from git_jax.nn.embed import CLIP_MEAN, CLIP_STD
 from git_jax.optim import AdamW
 from git_jax.run import Run

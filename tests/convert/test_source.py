@@ -16,8 +16,8 @@ from PIL import Image
 
 from git_jax.config import build
 from git_jax.convert import source, target, vit
-from git_jax.convert.checkpoint import shapes
 from git_jax.convert.weights import opened, save
+from git_jax.models.git import shapes
 from git_jax.nn import embed
 from git_jax.vision.vit import ViT
 from tests.convert.reference import CONFIGS
