@@ -223,13 +223,7 @@ class Trainer:
 
     def like(self) -> State:
         """Shapes and places of the state, for restoring into."""
-        return jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(
-                leaf.shape, leaf.dtype, sharding=place
-            ),
-            self.shapes,
-            self.placed,
-        )
+        return sharding.placed(self.shapes, self.mesh)
 
 
 def fit(config: ConfigDict, directory: Path) -> None:

@@ -37,19 +37,25 @@ class Trained:
         return self.load(self.mesh)
 
     @classmethod
-    def open(cls, directory: str, options: command.Command) -> "Trained":
+    def open(
+        cls, directory: str, options: command.Command, option: str = "--run"
+    ) -> "Trained":
         """The run in a directory, with what the command line sets of its config.
+
+        `option` is what the directory was named with.
 
         Raises:
             ValueError: there is no such run, or the command line gives another config.
         """
-        run = Run.open(directory)
+        run, where = Run.open(directory, option), f"{option}={directory}"
 
         def load(mesh: Mesh) -> Any:
             return run.parameters(mesh)[1]
 
         own = configs.load(run.directory / "config.json")
-        return cls.of(own, run.tokenizer, load, options, f"--run={directory}")
+        if "model" not in own:
+            raise ValueError(f"{where} is an encoder: it has no text")
+        return cls.of(own, run.tokenizer, load, options, where)
 
     @classmethod
     def of(
