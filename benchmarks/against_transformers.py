@@ -161,10 +161,10 @@ def ours(task: str, dtype: str, folder: str) -> Case:
 
     from git_jax import losses, train
     from git_jax.config import build
-    from git_jax.convert import checkpoint, git, huggingface
+    from git_jax.convert import git, huggingface
     from git_jax.convert.weights import opened
     from git_jax.decode.beam import Beam
-    from git_jax.models.git import generate
+    from git_jax.models.git import generate, shapes
     from git_jax.optim import AdamW
 
     config = json.loads((Path(folder) / "config.json").read_text())
@@ -172,9 +172,7 @@ def ours(task: str, dtype: str, folder: str) -> Case:
     node.dtype = dtype
     model = build(node)
     with opened(Path(folder)) as weights:
-        params = git.huggingface(model).read(
-            weights, checkpoint.shapes(model), where=folder
-        )
+        params = git.huggingface(model).read(weights, shapes(model), where=folder)
     params = jax.device_put(params)
     given = {name: jnp.asarray(array) for name, array in inputs().items()}
     batch = given | {"target": jnp.ones((PICTURES, TEXT), bool)}

@@ -201,7 +201,10 @@ def opened(given: Any, options: command.Command) -> Trained:
         )
     if given.run:
         return Trained.open(given.run, options)
-    found = source.read(local(given.checkpoint, "--checkpoint"))
+    directory = local(given.checkpoint, "--checkpoint")
+    if source.is_run(directory):
+        return Trained.open(str(directory), options, "--checkpoint")
+    found = source.read(directory)
     tokenizer = found.tokenizer
     if tokenizer is None:
         raise ValueError(

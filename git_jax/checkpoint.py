@@ -6,6 +6,8 @@ a folder under a temporary name, which is never read.
 """
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -115,30 +117,33 @@ class Store:
             raise ValueError(self._damaged(step, error)) from error
         return restored.state
 
-    def restore_part(self, step: int, part: str, mesh: Mesh) -> Any:
-        """One field of the state, such as `params`, on a mesh; the rest is not read."""
-        shapes = self._metadata(step)[part]
-        like = jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(
-                leaf.shape, leaf.dtype, sharding=place
-            ),
-            shapes,
-            sharding.parameters(shapes, mesh),
-        )
-        arguments = ocp.checkpoint_utils.construct_restore_args({part: like})
+    def restore_part(self, step: int, part: str, mesh: Mesh | None) -> Any:
+        """A part of the state, such as `params` or `average/encoder`, by its name.
+
+        It is read onto a mesh, or with None into numpy's arrays, through no device. The
+        rest is not read.
+        """
+        way = part.split("/")
+        like = reduce(getitem, way, self._metadata(step))
+        for name in reversed(way):
+            like = {name: like}
+        if mesh is not None:
+            like = sharding.placed(like, mesh)
+        # What has no sharding is restored as numpy's.
+        arguments = ocp.checkpoint_utils.construct_restore_args(like)
         try:
             with ocp.PyTreeCheckpointer() as reader:
                 restored = reader.restore(
                     self.directory / str(step) / "state",
                     args=ocp.args.PyTreeRestore(
-                        item={part: like}, restore_args=arguments, partial_restore=True
+                        item=like, restore_args=arguments, partial_restore=True
                     ),
                 )
         except (MemoryError, PermissionError):
             raise
         except Exception as error:
             raise ValueError(self._damaged(step, error)) from error
-        return restored[part]
+        return reduce(getitem, way, restored)
 
     def about(self, step: int) -> dict[str, Any]:
         """What was kept beside the state: config and fingerprint of the tokenizer."""

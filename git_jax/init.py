@@ -44,21 +44,25 @@ class Init:
                 f"{self.encoder} is another: set one of them to none"
             )
 
-    def start(self, params: Any, model: Any, mesh: Mesh, tokenizer: Tokenizer) -> Any:
-        """The parameters before the first step, given those that were drawn.
+    def given(
+        self, like: Any, model: Any, mesh: Mesh, tokenizer: Tokenizer
+    ) -> dict[str, Any]:
+        """The parameters that are not drawn: all, `encoder` and what is in it, or none.
+
+        Only they are read. `like` has the shapes and places of all parameters.
 
         Raises:
             ValueError: naming the option, and what of the model is another there.
         """
         if self.run is not None:
-            return self._of_run(self.run, params, mesh, tokenizer)
+            return self._of_run(self.run, like, mesh, tokenizer)
         if self.encoder is not None:
-            return params | {"encoder": self._tower(self.encoder, params, model, mesh)}
-        return params
+            return {"encoder": self._tower(self.encoder, like["encoder"], model, mesh)}
+        return {}
 
     def _of_run(
-        self, directory: str, params: Any, mesh: Mesh, tokenizer: Tokenizer
-    ) -> Any:
+        self, directory: str, like: Any, mesh: Mesh, tokenizer: Tokenizer
+    ) -> dict[str, Any]:
         other = Run.open(directory, "--config.init.run")
         step, found = other.parameters(mesh)
         with other.store() as store:
@@ -70,10 +74,10 @@ class Init:
                 f"tokenizer, with --config.tokenizer.path naming the file in "
                 f"{other.directory}"
             )
-        checkpoint.require_same_shapes(f"init.run={directory}", found, params)
+        checkpoint.require_same_shapes(f"init.run={directory}", found, like)
         return found
 
-    def _tower(self, directory: str, params: Any, model: Git, mesh: Mesh) -> Any:
+    def _tower(self, directory: str, like: Any, model: Git, mesh: Mesh) -> Any:
         where = f"init.encoder={directory}"
         try:
             other = Run.open(directory, "--config.init.encoder")
@@ -94,17 +98,15 @@ class Init:
                     f"{where} was trained with {name}={getattr(stats, name)}, "
                     f"model.{name} is {getattr(model, name)}: set it to the former"
                 )
-        _, found = other.parameters(mesh)
-        found = found if whole is None else found["encoder"]
+        _, found = other.parameters(mesh, "" if whole is None else "encoder")
         if isinstance(there, vit.ViT) and there.size != model.encoder.size:
             side = model.encoder.size // there.patch
-            place = params["encoder"]["position"].sharding
             fitted = jax.jit(
                 lambda position: vit.resampled(position, there, side, side),
-                out_shardings=place,
+                out_shardings=like["position"].sharding,
             )(found["position"])
             found = found | {"position": fitted}
-        checkpoint.require_same_shapes(where, found, params["encoder"])
+        checkpoint.require_same_shapes(where, found, like)
         return found
 
 

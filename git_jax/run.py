@@ -196,10 +196,11 @@ class Run:
             "tokenizer": None if tokenizer is None else tokenizer.fingerprint,
         }
 
-    def parameters(self, mesh: Mesh) -> tuple[int, Any]:
-        """Step and parameters of the newest checkpoint, on a mesh.
+    def parameters(self, mesh: Mesh | None, below: str = "") -> tuple[int, Any]:
+        """Step and parameters of the newest checkpoint, on a mesh or (None) the host.
 
-        Where the run keeps an average of its parameters, that is what is returned.
+        Where the run keeps an average of its parameters, that is what is returned. Of
+        those `below` a name, such as `encoder`, no others are read.
         """
         with self.store() as store:
             step = store.latest()
@@ -208,7 +209,8 @@ class Run:
                     f"{self.checkpoints} holds no finished checkpoint; train first"
                 )
             part = "average" if "average" in store.parts(step) else "params"
-            return step, store.restore_part(step, part, mesh)
+            name = f"{part}/{below}" if below else part
+            return step, store.restore_part(step, name, mesh)
 
     def keep_scores(self, scores: dict[str, dict[str, float]]) -> None:
         """Writes what each split scored."""

@@ -160,6 +160,17 @@ def parameters(shapes: Any, mesh: Mesh) -> Any:
     return tree.map_named(place, shapes)
 
 
+def placed(shapes: Any, mesh: Mesh) -> Any:
+    """The shapes of a tree, each with its place on the mesh, for restoring into."""
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=place
+        ),
+        shapes,
+        parameters(shapes, mesh),
+    )
+
+
 def _letters(name: str, rank: int) -> list[str]:
     for pattern, letters in PARAMETERS:
         if re.search(rf"(?:^|/)(?:{pattern})$", name):

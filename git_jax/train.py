@@ -6,7 +6,6 @@ The same command on the same directory goes on where it stopped.
 """
 
 import contextlib
-import dataclasses
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -153,11 +152,17 @@ def microbatches(batch: Mapping[str, Array], count: int) -> dict[str, Array]:
     return {name: split(leaf) for name, leaf in batch.items()}
 
 
-def init_state(program: Program, batch: dict[str, Any]) -> State:
-    """The state before the first step; `batch` gives shapes (and is not read)."""
+def init_state(
+    program: Program, batch: dict[str, Any], given: dict[str, Any] | None = None
+) -> State:
+    """The state before the first step; `batch` gives shapes (and is not read).
+
+    `given` are parameters by the first part of their names, all below it: under `jit`
+    those that would be in their place are not drawn, and the others are as ever.
+    """
     key = jax.random.key(program.seed)
     zeros = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in batch.items()}
-    params = program.model.init(key, zeros)["params"]
+    params = program.model.init(key, zeros)["params"] | (given or {})
     opt_state = program.optimizer.transform(params, program.steps).init(params)
     average = params if program.optimizer.ema is not None else None
     return State(jnp.int32(0), params, opt_state, average)
@@ -192,16 +197,20 @@ class Trainer:
         shapes = jax.eval_shape(lambda: init_state(program, like))
         return cls(program, mesh, like, shapes, sharding.parameters(shapes, mesh))
 
-    def init(self) -> State:
-        """The first state, made where it lies."""
+    def init(self, given: dict[str, Any] | None = None) -> State:
+        """The first state, made where it lies, of given parameters and drawn ones.
+
+        The given ones are given up: they lie where they are and belong to the state.
+        """
         # It runs once: on a CPU, optimising its code takes longer than running it.
         cpu = self.mesh.devices.flat[0].platform == "cpu"
         make = jax.jit(
-            lambda: init_state(self.program, self.batch),
+            partial(init_state, self.program, self.batch),
             out_shardings=self.placed,
+            donate_argnums=0,
             compiler_options={"xla_backend_optimization_level": 0} if cpu else None,
         )
-        return make()
+        return make(given or {})
 
     def step_fn(self) -> Any:
         """`state, metrics = step(state, batch)`; the old state is given up."""
@@ -223,13 +232,7 @@ class Trainer:
 
     def like(self) -> State:
         """Shapes and places of the state, for restoring into."""
-        return jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(
-                leaf.shape, leaf.dtype, sharding=place
-            ),
-            self.shapes,
-            self.placed,
-        )
+        return sharding.placed(self.shapes, self.mesh)
 
 
 def fit(config: ConfigDict, directory: Path) -> None:
@@ -304,14 +307,8 @@ def resume(
     """The newest saved state, else the first one; and how many steps it has seen."""
     step = store.latest()
     if step is None:
-        state = trainer.init()
-        params = init.start(
-            state.params, trainer.program.model, trainer.mesh, tokenizer
-        )
-        if params is state.params:
-            return state, 0
-        average = None if state.average is None else jax.tree.map(jnp.copy, params)
-        return dataclasses.replace(state, params=params, average=average), 0
+        like, model = trainer.like().params, trainer.program.model
+        return trainer.init(init.given(like, model, trainer.mesh, tokenizer)), 0
     return store.restore(step, trainer.like()), step
 
 

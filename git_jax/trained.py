@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -13,6 +12,7 @@ from git_jax import checkpoint, command, sharding
 from git_jax import config as configs
 from git_jax.config import build
 from git_jax.data.tokenizer import Tokenizer
+from git_jax.models.git import shapes
 from git_jax.run import Run
 
 
@@ -37,19 +37,25 @@ class Trained:
         return self.load(self.mesh)
 
     @classmethod
-    def open(cls, directory: str, options: command.Command) -> "Trained":
+    def open(
+        cls, directory: str, options: command.Command, option: str = "--run"
+    ) -> "Trained":
         """The run in a directory, with what the command line sets of its config.
+
+        `option` is what the directory was named with.
 
         Raises:
             ValueError: there is no such run, or the command line gives another config.
         """
-        run = Run.open(directory)
+        run, where = Run.open(directory, option), f"{option}={directory}"
 
         def load(mesh: Mesh) -> Any:
             return run.parameters(mesh)[1]
 
         own = configs.load(run.directory / "config.json")
-        return cls.of(own, run.tokenizer, load, options, f"--run={directory}")
+        if "model" not in own:
+            raise ValueError(f"{where} is an encoder: it has no text")
+        return cls.of(own, run.tokenizer, load, options, where)
 
     @classmethod
     def of(
@@ -77,18 +83,8 @@ class Trained:
         if "mesh" not in named:
             layout = layout.fitted(jax.device_count())
         if "model" in named:
-            checkpoint.require_same_shapes(where, _shapes_of(own), _shapes_of(config))
+            held, wanted = (shapes(build(each.model)) for each in (own, config))
+            checkpoint.require_same_shapes(where, held, wanted)
         changed = configs.difference(own, config, harmless=("mesh", "evaluate.batch"))
         words = tokenizer(config)
         return cls(config, words, layout.mesh(), load, tuple(changed))
-
-
-def _shapes_of(config: ConfigDict) -> Any:
-    """Shapes of the parameters of a config's model."""
-    model, loader = build(config.model), build(config.loader)
-    size = loader.image.size
-    batch = {
-        "frames": jnp.zeros((1, loader.frames, size, size, 3), jnp.uint8),
-        "tokens": jnp.zeros((1, loader.text), jnp.int32),
-    }
-    return jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])

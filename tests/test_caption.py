@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -13,15 +14,15 @@ from PIL import Image
 
 from git_jax.caption import Clip, captions, clips, opened, read, search_of
 from git_jax.config import build, spec
-from git_jax.convert import target
-from git_jax.convert.checkpoint import Checkpoint, shapes
+from git_jax.convert import source, target
+from git_jax.convert.checkpoint import Checkpoint
 from git_jax.data.image import Crop
 from git_jax.data.pipeline import Loader
 from git_jax.data.tokenizer import WordPiece
 from git_jax.decode.beam import Beam
 from git_jax.decode.search import Greedy
 from git_jax.evaluate import Evaluation
-from git_jax.models.git import Git, generate
+from git_jax.models.git import Git, generate, shapes
 from git_jax.nn.embed import TextEmbed
 from git_jax.nn.transformer import Stack
 from git_jax.sharding import Layout
@@ -297,6 +298,38 @@ def test_a_shell_captions_with_a_published_checkpoint(
     search = search_of(Beam(4, 6), beams=4, max_tokens=None, normalise="gnmt")
     want = captions(trained, clips(files[:2], 3, video=False), search, 4)
     assert [each["tokens"] for each in found] == [each.tokens for each in want]
+
+
+def test_a_converted_checkpoint_is_read_where_it_is_used(
+    published: Path, tmp_path: Path
+) -> None:
+    """Opening moves nothing to a device; the arrays then lie on all of them."""
+    there = source.read(published)
+    target.write_run(there, tmp_path / "run")
+    line = walls.options(
+        "--config.mesh.fsdp=4", run=None, checkpoint=str(tmp_path / "run")
+    )
+    with jax.transfer_guard("disallow_explicit"):
+        found = opened(line.flags, line)
+    params = found.parameters()
+    chex.assert_trees_all_equal(params, there.params)
+    kernel = params["project"]["kernel"]
+    assert kernel.addressable_shards[0].data.size == kernel.size / 4
+    assert found.tokenizer.fingerprint == there.tokenizer.fingerprint
+
+
+@pytest.mark.parametrize("flag", ["run", "checkpoint"])
+def test_an_encoder_has_no_captions(tmp_path: Path, flag: str) -> None:
+    tower = spec(ViT, size=16, patch=8, width=16, depth=1, heads=2, mlp=16)
+    params = jax.tree.map(
+        lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes(build(tower))
+    )
+    found = Checkpoint(ConfigDict({"encoder": tower}), params, None)
+    target.write_run(found, tmp_path / "tower")
+    flags = {"run": None, "checkpoint": None} | {flag: str(tmp_path / "tower")}
+    line = walls.options(**flags)
+    with pytest.raises(ValueError, match=f"--{flag}=.*tower is an encoder: it has no"):
+        opened(line.flags, line)
 
 
 def test_one_model_is_named(published: Path) -> None:

@@ -34,17 +34,6 @@ def state(step=1, average=False):
     ).replace(**({} if average else {"average": None}))
 
 
-def on(mesh, tree):
-    """Shapes of a tree and where each array lies on the mesh."""
-    return jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=place
-        ),
-        tree,
-        sharding.parameters(tree, mesh),
-    )
-
-
 def one():
     return Layout(1).mesh(jax.devices()[:1])
 
@@ -75,7 +64,7 @@ def test_a_state_comes_back_to_the_bit_on_any_mesh(saved):
     for mesh in (one(), Layout(2, 2, 2).mesh(), Layout(8).mesh()):
         with Store(saved) as store:
             assert store.latest() == 2
-            like = on(mesh, state(average=True))
+            like = sharding.placed(state(average=True), mesh)
             found = store.restore(2, like)
         equal(found, state(2, average=True))
         places = [leaf.sharding for leaf in jax.tree.leaves(found)]
@@ -88,7 +77,12 @@ def test_a_part_comes_back_alone(saved):
         assert store.parts(1) == {"step", "params", "opt_state", "average"}
         assert store.about(1) == ABOUT
         found = store.restore_part(1, "average", mesh)
+        up = store.restore_part(1, "average/decoder/layers/ffn", mesh)
+        host = store.restore_part(1, "params", None)
     equal(found, state(1, average=True).average)
+    equal(up, found["decoder"]["layers"]["ffn"])
+    equal(host, state(1).params)
+    assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(host))
     kernel = found["decoder"]["layers"]["ffn"]["up"]["kernel"]
     assert kernel.addressable_shards[0].data.shape == (2, 4, 2)
 
@@ -100,7 +94,7 @@ def test_reading_changes_nothing(copy, tmp_path):
     (copy / "3.orbax-checkpoint-tmp").mkdir()  # somebody may be writing it
     before = seen()
     with Store(copy) as store:
-        store.restore(store.latest(), on(one(), state(average=True)))
+        store.restore(store.latest(), sharding.placed(state(average=True), one()))
         assert not store.due(1000)
     with Store(tmp_path / "none") as store:
         assert store.latest() is None
@@ -116,7 +110,7 @@ def test_a_state_of_many_devices_is_saved_whole(tmp_path):
     placed = jax.tree.map(
         lambda leaf, like: jax.device_put(leaf, like.sharding),
         state(3),
-        on(Layout(2, 2, 2).mesh(), state(3)),
+        sharding.placed(state(3), Layout(2, 2, 2).mesh()),
     )
     with Checkpoints().open(tmp_path, ABOUT) as store:
         store.save(3, placed)
@@ -124,7 +118,7 @@ def test_a_state_of_many_devices_is_saved_whole(tmp_path):
         jax.tree.map(lambda leaf: leaf.delete(), placed)
         store.wait()
         assert store.parts(3) == {"step", "params", "opt_state"}
-        equal(store.restore(3, on(one(), state())), state(3))
+        equal(store.restore(3, sharding.placed(state(), one())), state(3))
 
 
 def test_the_newest_stay_and_those_of_a_period(tmp_path):
@@ -142,12 +136,18 @@ def test_a_half_written_checkpoint_is_passed_over(copy):
     (half / "state.orbax-checkpoint-tmp" / "manifest.ocdbt").write_bytes(b"half")
     with Checkpoints().open(copy, ABOUT) as store:
         assert store.latest() == 2
-        equal(store.restore(2, on(one(), state(average=True))), state(2, average=True))
+        equal(
+            store.restore(2, sharding.placed(state(average=True), one())),
+            state(2, average=True),
+        )
         # The step that was cut off is taken again and saved.
         store.save(3, state(3, average=True))
         store.wait()
         assert store.latest() == 3
-        equal(store.restore(3, on(one(), state(average=True))), state(3, average=True))
+        equal(
+            store.restore(3, sharding.placed(state(average=True), one())),
+            state(3, average=True),
+        )
 
 
 # Orbax gives up at the first array it cannot read; the futures of the others then find
@@ -173,8 +173,9 @@ def test_a_damaged_file_is_an_error_that_names_the_checkpoint_or_of_no_effect(
             latest = store.latest()
             if latest == 2:  # else it counts as one that was never finished
                 for read in (
-                    lambda: store.restore(2, on(one(), want)),
+                    lambda: store.restore(2, sharding.placed(want, one())),
                     lambda: store.restore_part(2, "params", one()),
+                    lambda: store.restore_part(2, "params", None),
                     lambda: store.about(2),
                 ):
                     try:
@@ -192,7 +193,7 @@ def test_a_damaged_file_is_an_error_that_names_the_checkpoint_or_of_no_effect(
         path.write_bytes(kept)
     assert len(refused) >= 3
     with Store(copy) as store:
-        equal(store.restore(2, on(one(), want)), want)
+        equal(store.restore(2, sharding.placed(want, one())), want)
     gc.collect()  # what is to be said of these reads is said here
 
 
@@ -201,7 +202,7 @@ def test_an_empty_folder_says_how_to_begin_again(copy):
     shutil.rmtree(copy / "2" / "state")
     with Store(copy) as store:
         with pytest.raises(ValueError, match="2 cannot be read.*no other.*move"):
-            store.restore(2, on(one(), state(average=True)))
+            store.restore(2, sharding.placed(state(average=True), one()))
     shutil.rmtree(copy / "2")
     with Store(copy) as store:
         assert store.latest() is None
@@ -215,9 +216,9 @@ def test_arrays_of_other_shapes_are_refused_by_name(saved):
             ValueError,
             match=r"2/state: params/embed/word is \(16, 8\) there and \(24, 8\) in",
         ):
-            store.restore(2, on(one(), other))
+            store.restore(2, sharding.placed(other, one()))
         with pytest.raises(ValueError, match=r"average/.* is \(.*\) there and absent"):
-            store.restore(2, on(one(), state()))
+            store.restore(2, sharding.placed(state(), one()))
 
 
 def test_same_shapes_are_the_same_whatever_lies_in_them():

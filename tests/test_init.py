@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from git_jax import sharding
 from git_jax.config import build, spec
 from git_jax.convert import target
-from git_jax.convert.checkpoint import Checkpoint, shapes
+from git_jax.convert.checkpoint import Checkpoint
 from git_jax.data.tokenizer import Bytes
 from git_jax.init import Init
-from git_jax.models.git import Git
+from git_jax.models.git import Git, shapes
 from git_jax.nn import embed
 from git_jax.nn.embed import TextEmbed
 from git_jax.nn.transformer import Stack
+from git_jax.sharding import Layout
 from git_jax.vision.vit import ViT
 from tests import tiny
 
@@ -53,32 +55,44 @@ def tower(tmp_path_factory):
     return folder, params
 
 
-def start(folder, module):
-    params = drawn(module, 2)
-    init = Init(encoder=str(folder))
-    return params, init.start(params, module, MESH, Bytes())
+def given(folder, module, mesh=MESH):
+    like = sharding.placed(shapes(module), mesh)
+    return Init(encoder=str(folder)).given(like, module, mesh, Bytes())
 
 
-def test_the_encoder_is_taken_and_the_rest_is_drawn(tower):
+def test_the_encoder_alone_is_taken(tower):
     folder, params = tower
-    before, after = start(folder, model(scan=False, remat="full"))
-    chex.assert_trees_all_equal(jax.device_get(after["encoder"]), params)
-    for name in before.keys() - {"encoder"}:
-        chex.assert_trees_all_equal(after[name], before[name])
+    found = given(folder, model(scan=False, remat="full"))
+    chex.assert_trees_all_equal(found, {"encoder": params})
+
+
+def test_of_a_whole_model_only_the_encoder_is_read(tmp_path):
+    """A decoder that does not fit the mesh is left where it is."""
+    config = ConfigDict()
+    config.model = spec(
+        Git,
+        encoder=spec(ViT, **TOWER),
+        embed=spec(TextEmbed, width=15, vocabulary=49, positions=12),
+        decoder=spec(Stack, width=15, depth=1, heads=3, mlp=5),
+    )
+    params = jax.device_get(drawn(build(config.model), 3))
+    target.write_run(Checkpoint(config, params, None), tmp_path / "git")
+    mesh = Layout(2, 2, 2).mesh()
+    found = given(tmp_path / "git", model(), mesh)
+    chex.assert_trees_all_equal(found, {"encoder": params["encoder"]})
+    kernel = found["encoder"]["stack"]["layers"]["ffn"]["up"]["kernel"]
+    assert kernel.addressable_shards[0].data.size == kernel.size / 4
 
 
 def test_positions_are_interpolated(tower):
     folder, params = tower
-    _, after = start(folder, model(size=40))
+    found = given(folder, model(size=40))["encoder"]
     position = params["position"]
     grid = jax.numpy.array(position[1:].reshape(3, 3, 16))
     want = embed.resample(grid, 5, 5).reshape(25, 16)
-    found = after["encoder"]["position"]
-    np.testing.assert_allclose(found[1:], want, atol=1e-6)
-    np.testing.assert_array_equal(found[0], position[0])
-    rest = {name: held for name, held in params.items() if name != "position"}
-    held = {n: v for n, v in after["encoder"].items() if n != "position"}
-    chex.assert_trees_all_equal(jax.device_get(held), rest)
+    np.testing.assert_allclose(found["position"][1:], want, atol=1e-6)
+    np.testing.assert_array_equal(found["position"][0], position[0])
+    chex.assert_trees_all_equal(found | {"position": position}, params)
 
 
 @pytest.mark.parametrize(
@@ -92,21 +106,21 @@ def test_positions_are_interpolated(tower):
 def test_another_encoder_is_refused_by_the_field(tower, change, message):
     folder, _ = tower
     with pytest.raises(ValueError, match=f"init.encoder=.*tower.*{message}"):
-        start(folder, model(**change))
+        given(folder, model(**change))
 
 
 def test_other_pixels_are_refused(tower):
     folder, _ = tower
     module = model(pixel_mean=(0.5, 0.5, 0.5))
     with pytest.raises(ValueError, match="with pixel_mean=.*model.pixel_mean is"):
-        start(folder, module)
+        given(folder, module)
 
 
 def test_a_tower_that_is_not_there_says_how_to_make_one(tmp_path: Path):
     with pytest.raises(
         ValueError, match=r"init.encoder=.*no such folder.*git_jax\.convert --source"
     ):
-        start(tmp_path / "none", model())
+        given(tmp_path / "none", model())
 
 
 def test_two_beginnings_are_refused():

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import types
+from functools import partial
 
 import chex
 import jax
@@ -409,15 +410,34 @@ def test_a_start_that_is_refused_leaves_what_was_there(tmp_path):
 # Beginning with another run ------------------------------------------------------
 
 
+def made_of(monkeypatch):
+    """Bytes of new arrays that are there as the first state is made, and given up."""
+    peak, before, first = [], jax.live_arrays(), Trainer.init
+
+    def init(self, given):
+        known = {id(leaf) for leaf in before}
+        new = [leaf for leaf in jax.live_arrays() if id(leaf) not in known]
+        peak.append(sum(leaf.nbytes for leaf in new))
+        state = first(self, given)
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given))
+        return state
+
+    monkeypatch.setattr(Trainer, "init", init)
+    return peak
+
+
 def test_a_run_begins_with_the_parameters_of_another(
-    trained, again, tokenizer, tmp_path
+    trained, again, tokenizer, tmp_path, monkeypatch
 ):
     config, last = settings(), again[0][-1]
     batch = tiny.batches(config, tokenizer, 1)[0]
     trainer = Trainer.on(Program.of(config), ONE.mesh(), batch)
     with build(config.checkpoint).open(tmp_path / "none", {}) as store:
         drawn, _ = resume(trainer, store, Init(), tokenizer)
+        peak = made_of(monkeypatch)
         state, done = resume(trainer, store, Init(str(trained)), tokenizer)
+    # They were all there was before they became the state's.
+    assert peak == [sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))]
     assert done == state.step == 0
     chex.assert_trees_all_equal(jax.device_get(state.params), last.average)
     chex.assert_trees_all_equal(jax.device_get(state.average), last.average)
@@ -425,6 +445,35 @@ def test_a_run_begins_with_the_parameters_of_another(
     # Each can be given up on its own.
     held = jax.tree.leaves(state.params), jax.tree.leaves(state.average)
     assert all(a is not b for a, b in zip(*held, strict=True))
+
+
+def test_what_is_given_is_not_drawn_and_the_rest_is_as_ever(tokenizer):
+    config = tiny.here()
+    batch = tiny.batches(config, tokenizer, 1)[0]
+    trainer = Trainer.on(Program.of(config), ONE.mesh(), batch)
+    drawn = jax.device_get(trainer.init().params)
+    make = jax.jit(partial(train.init_state, trainer.program, trainer.batch))
+
+    def normals(given):
+        return make.lower(given).as_text().count("erf_inv")
+
+    encoder = {"encoder": jax.tree.map(jnp.ones_like, drawn["encoder"])}
+    assert normals({}) > normals(encoder) > normals(drawn) == 0
+    found = jax.device_get(trainer.init(encoder).params)
+    assert all((leaf == 1).all() for leaf in jax.tree.leaves(found["encoder"]))
+    chex.assert_trees_all_equal(found, drawn | {"encoder": found["encoder"]})
+
+
+def test_going_on_draws_nothing_and_asks_for_no_beginning(
+    trained, tokenizer, monkeypatch
+):
+    config = settings()
+    batch = tiny.batches(config, tokenizer, 1)[0]
+    trainer = Trainer.on(Program.of(config), ONE.mesh(), batch)
+    monkeypatch.setattr(train, "init_state", None)
+    with Run(trained).store() as store:
+        state, done = resume(trainer, store, Init("gone since"), tokenizer)
+    assert done == state.step == 6
 
 
 @pytest.mark.parametrize(
@@ -445,12 +494,12 @@ def test_another_runs_parameters_of_other_shapes_are_refused_by_name(
     program = Program.of(config)
     like = Trainer.on(program, mesh, batch).shapes.params
     with pytest.raises(ValueError, match=f"init.run=.*trained: {message}"):
-        Init(str(trained)).start(like, program.model, mesh, tokenizer)
+        Init(str(trained)).given(like, program.model, mesh, tokenizer)
 
 
 def test_a_run_of_other_words_is_refused(trained, again):
     with pytest.raises(ValueError, match=r"other words.*tokenizer.path.*trained"):
-        Init(str(trained)).start(
+        Init(str(trained)).given(
             again[0][0].params, MODEL, ONE.mesh(), tokenizers.Bytes()
         )
 
@@ -459,7 +508,7 @@ def test_a_run_that_is_not_there_is_refused(trained, again, tokenizer):
     nowhere = Init(str(trained.with_name("nowhere")))
     refused = "--config.init.run=.*nowhere: there is no such folder"
     with pytest.raises(ValueError, match=refused):
-        nowhere.start(again[0][0].params, MODEL, ONE.mesh(), tokenizer)
+        nowhere.given(again[0][0].params, MODEL, ONE.mesh(), tokenizer)
 
 
 # What must not be learnt from ----------------------------------------------------

@@ -6,13 +6,9 @@ Enough to caption with, to fine-tune from, and to write again in any form.
 from dataclasses import dataclass
 from typing import Any
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from git_jax.data.tokenizer import Tokenizer
-from git_jax.models.git import Git
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,13 +24,3 @@ class Checkpoint:
     config: ConfigDict
     params: Any
     tokenizer: Tokenizer | None
-
-
-def shapes(module: nn.Module) -> Any:
-    """Shapes of the parameters of a GIT or of an encoder."""
-    tower = module.encoder if isinstance(module, Git) else module
-    size = getattr(tower, "size", 64)
-    frames = jnp.zeros((1, 1, size, size, 3))
-    batch = {"frames": frames, "tokens": jnp.zeros((1, 2), jnp.int32)}
-    given = batch if isinstance(module, Git) else frames
-    return jax.eval_shape(module.init, jax.random.key(0), given)["params"]

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -13,7 +12,7 @@ from git_jax import config as configs
 from git_jax.checkpoint import Checkpoints
 from git_jax.config import Node, build, spec
 from git_jax.convert import git, huggingface, original, processor, tower, vit
-from git_jax.convert.checkpoint import Checkpoint, shapes
+from git_jax.convert.checkpoint import Checkpoint
 from git_jax.convert.table import Table
 from git_jax.convert.weights import Weights, opened
 from git_jax.data.folder import Folder
@@ -24,6 +23,7 @@ from git_jax.decode.beam import Beam
 from git_jax.evaluate import Evaluation
 from git_jax.init import Init
 from git_jax.losses import Caption
+from git_jax.models.git import shapes
 from git_jax.nn.embed import CLIP_MEAN, CLIP_STD
 from git_jax.optim import AdamW
 from git_jax.run import Run
@@ -51,10 +51,10 @@ def read(source: Path) -> Checkpoint:
     if not described.is_file():
         with opened(source) as weights:
             return _of_weights_alone(weights.without("module."), source)
+    if is_run(source):
+        return _of_run(source)
     given = _json(described)
     kind = given.get("model_type")
-    if kind is None and ("model" in given or "encoder" in given):
-        return _of_run(source)
     if kind == "git":
         return _of_huggingface(source, given)
     if (found := tower.KINDS.get(str(kind))) is not None:
@@ -63,6 +63,19 @@ def read(source: Path) -> Checkpoint:
         f"{described}: model_type is {kind!r}; what can be read is git, "
         f"{', '.join(tower.KINDS)}"
     )
+
+
+def is_run(source: Path) -> bool:
+    """Whether this is a directory of ours: a run, or what was converted before.
+
+    Raises:
+        ValueError: its `config.json` cannot be read.
+    """
+    described = source / "config.json"
+    if not described.is_file():
+        return False
+    given = _json(described)
+    return "model_type" not in given and ("model" in given or "encoder" in given)
 
 
 def _of_huggingface(source: Path, given: Mapping[str, Any]) -> Checkpoint:
@@ -181,9 +194,9 @@ def _of_run(source: Path) -> Checkpoint:
     """A run of ours, or what was converted before."""
     run = Run.open(str(source), "--source")
     config = configs.load(source / "config.json")
-    _, params = run.parameters(Layout().mesh(jax.devices()[:1]))
+    _, params = run.parameters(None)
     words = run.tokenizer(config) if "model" in config else None
-    return Checkpoint(config, jax.device_get(params), words)
+    return Checkpoint(config, params, words)
 
 
 def _config(model: Node, image: Node, source: Path) -> ConfigDict:

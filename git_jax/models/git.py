@@ -150,6 +150,16 @@ class Git(nn.Module):
         return self.decoder.empty_cache(rows, size, self.dtype)
 
 
+def shapes(module: nn.Module) -> Any:
+    """Shapes of the parameters of a GIT, or of an encoder alone."""
+    tower = module.encoder if isinstance(module, Git) else module
+    size = getattr(tower, "size", 64)
+    frames = jnp.zeros((1, 1, size, size, 3))
+    batch = {"frames": frames, "tokens": jnp.zeros((1, 2), jnp.int32)}
+    given = batch if isinstance(module, Git) else frames
+    return jax.eval_shape(module.init, jax.random.key(0), given)["params"]
+
+
 def generate(
     model: Git,
     params: Any,

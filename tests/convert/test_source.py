@@ -16,8 +16,8 @@ from PIL import Image
 
 from git_jax.config import build
 from git_jax.convert import source, target, vit
-from git_jax.convert.checkpoint import shapes
 from git_jax.convert.weights import opened, save
+from git_jax.models.git import shapes
 from git_jax.nn import embed
 from git_jax.vision.vit import ViT
 from tests.convert.reference import CONFIGS
@@ -97,7 +97,9 @@ def test_a_directory_of_transformers_says_the_same_here(directory):
 def test_what_is_written_is_what_was_read(directory, tmp_path):
     """transformers -> git_jax -> transformers is the identity, and opens there."""
     target.write_run(source.read(directory), tmp_path / "run")
-    target.write_huggingface(source.read(tmp_path / "run"), tmp_path / "again")
+    with jax.transfer_guard("disallow_explicit"):  # a device may be too small for it
+        run = source.read(tmp_path / "run")
+    target.write_huggingface(run, tmp_path / "again")
     with opened(directory) as before, opened(tmp_path / "again") as after:
         want = dict(before)
         if "output.weight" not in want:  # transformers leaves out the copy
