@@ -6,8 +6,8 @@ git-base with random weights, the same on both sides; 8 pictures of 224 pixels, 
 tokens, two threads. For each row of the table two processes are started, one a side;
 both warm up (ours compiles), are found to compute the same thing, and are then timed in
 turn. A row's ratio is median over median; peak memory is that of each process, from its
-birth to its last run, torch or compiler included. The table is written to
-`benchmarks/results/` too, with all the times.
+birth to its last run, torch or compiler included. Each row is added to a file too, with
+all the times: `benchmarks/results/against_transformers.json`, or what `--results` names.
 
 What is timed:
 
@@ -299,6 +299,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="times of each side")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="file to write")
     options = parser.parse_args()
     if options.quick:
         options.dtypes, options.repeats = ("float32",), 3
@@ -318,8 +319,9 @@ def main() -> None:
                 found = measure(task, dtype, folder, options.repeats)
                 rows.append(found)
                 print(row(found), flush=True)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))
+                told = json.dumps({"machine": machine(), "rows": rows}, indent=1)
+                options.results.parent.mkdir(exist_ok=True)
+                options.results.write_text(told)
 
 
 if __name__ == "__main__":
