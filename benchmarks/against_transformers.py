@@ -7,7 +7,7 @@ tokens, two threads. For each row of the table two processes are started, one a 
 both warm up (ours compiles), are found to compute the same thing, and are then timed in
 turn. A row's ratio is median over median; peak memory is that of each process, from its
 birth to its last run, torch or compiler included. Each row is added to a file too, with
-all the times: `benchmarks/results/against_transformers.json`, or what `--results` names.
+all the times: `results/against_transformers.json` here, or what `--results` names.
 
 What is timed:
 
@@ -91,7 +91,7 @@ def theirs(task: str, dtype: str, folder: str) -> Case:
         folder,
         attn_implementation="eager",
         dtype=torch.bfloat16 if narrow else torch.float32,
-    )
+    ).eval()
     given = inputs()
     pixels = torch.tensor(given["frames"][:, 0]).permute(0, 3, 1, 2).contiguous()
     tokens = torch.tensor(given["tokens"]).long()
@@ -100,6 +100,8 @@ def theirs(task: str, dtype: str, folder: str) -> Case:
         "input_ids": tokens,
         "attention_mask": torch.ones_like(tokens),
     }
+    if task == "caption":
+        return their_caption(model, batch)
     autocast = partial(
         torch.autocast, "cpu", dtype=torch.bfloat16, enabled=dtype == "bfloat16"
     )
@@ -116,42 +118,44 @@ def theirs(task: str, dtype: str, folder: str) -> Case:
                 logits.flatten(0, 1).float(), tokens[:, 1:].flatten()
             )
 
-    def forward() -> Any:
-        with torch.no_grad():
-            return loss()
-
-    def caption() -> Any:
-        with torch.no_grad():
-            return model.generate(
-                pixel_values=batch["pixel_values"],
-                input_ids=tokens[:, :1],
-                num_beams=BEAMS,
-                do_sample=False,
-                max_new_tokens=WRITTEN,
-                eos_token_id=None,
-                pad_token_id=PAD,
-            )
-
-    model.eval()
-    if task == "caption":
-        return Case(caption, caption().numpy()[:, 1:])
+    fn = loss_alike if task == "train, alike" else loss
+    no_grad = torch.no_grad()(fn)
+    value = no_grad().float().numpy()
     if task == "forward":
-        return Case(forward, forward().float().numpy())
-    fn = loss if task == "train" else loss_alike
-    with torch.no_grad():
-        value = fn().float().numpy()
+        return Case(no_grad, value)
+    return Case(their_step(model, fn), value)
+
+
+def their_caption(model: Any, batch: dict[str, Any]) -> Case:
+    def caption() -> Any:
+        return model.generate(
+            pixel_values=batch["pixel_values"],
+            input_ids=batch["input_ids"][:, :1],
+            num_beams=BEAMS,
+            do_sample=False,
+            max_new_tokens=WRITTEN,
+            eos_token_id=None,
+            pad_token_id=PAD,
+        )
+
+    return Case(caption, caption().numpy()[:, 1:])
+
+
+def their_step(model: Any, loss: Callable[[], Any]) -> Callable[[], float]:
+    import torch
+
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5)
 
     def step() -> float:
-        found = fn()
+        found = loss()
         found.backward()
         optimizer.step()
         optimizer.zero_grad()
         return found.item()
 
     step()
-    return Case(step, value)
+    return step
 
 
 def ours(task: str, dtype: str, folder: str) -> Case:
@@ -159,13 +163,11 @@ def ours(task: str, dtype: str, folder: str) -> Case:
     import jax
     import jax.numpy as jnp
 
-    from git_jax import losses, train
+    from git_jax import losses
     from git_jax.config import build
     from git_jax.convert import git, huggingface
     from git_jax.convert.weights import opened
-    from git_jax.decode.beam import Beam
-    from git_jax.models.git import generate, shapes
-    from git_jax.optim import AdamW
+    from git_jax.models.git import shapes
 
     config = json.loads((Path(folder) / "config.json").read_text())
     node = huggingface.git(config, where=folder)
@@ -175,6 +177,8 @@ def ours(task: str, dtype: str, folder: str) -> Case:
         params = git.huggingface(model).read(weights, shapes(model), where=folder)
     params = jax.device_put(params)
     given = {name: jnp.asarray(array) for name, array in inputs().items()}
+    if task == "caption":
+        return our_caption(model, params, given["frames"])
     batch = given | {"target": jnp.ones((PICTURES, TEXT), bool)}
     parts = {"caption": losses.Caption(smoothing=0.0)}
 
@@ -184,6 +188,21 @@ def ours(task: str, dtype: str, folder: str) -> Case:
         weight = {name: part.weight(batch) for name, part in parts.items()}
         return losses.total(parts, outputs, batch, weight)[0]
 
+    value = np.asarray(forward(params, batch))
+    if task == "forward":
+        return Case(lambda: forward(params, batch).block_until_ready(), value)
+    return Case(our_step(model, params, batch, parts), value)
+
+
+def our_caption(model: Any, params: Any, frames: Any) -> Case:
+    import jax
+    import jax.numpy as jnp
+
+    from git_jax.decode.beam import Beam
+    from git_jax.models.git import generate
+
+    beam = Beam(beams=BEAMS, max_tokens=WRITTEN, normalise="huggingface")
+
     @jax.jit
     def caption(params: Any, frames: Any) -> Any:
         prefix = {
@@ -191,17 +210,21 @@ def ours(task: str, dtype: str, folder: str) -> Case:
             "tokens": jnp.full((PICTURES, 1), BEGIN, jnp.int32),
             "prefix_length": jnp.ones(PICTURES, jnp.int32),
         }
-        beam = Beam(beams=BEAMS, max_tokens=WRITTEN, normalise="huggingface")
         return generate(model, params, beam, prefix, eos=-1, pad=PAD).tokens
 
-    if task == "caption":
-        tokens = np.asarray(caption(params, given["frames"]))
-        return Case(
-            lambda: caption(params, given["frames"]).block_until_ready(), tokens
-        )
-    value = np.asarray(forward(params, batch))
-    if task == "forward":
-        return Case(lambda: forward(params, batch).block_until_ready(), value)
+    tokens = np.asarray(caption(params, frames))
+    return Case(lambda: caption(params, frames).block_until_ready(), tokens)
+
+
+def our_step(
+    model: Any, params: Any, batch: Any, parts: dict[str, Any]
+) -> Callable[[], float]:
+    import jax
+    import jax.numpy as jnp
+
+    from git_jax import train
+    from git_jax.optim import AdamW
+
     # As torch.optim.AdamW: one rate, no clip.
     adamw = AdamW(warmup=0, schedule="constant", clip=None, rates={})
     program = train.Program(model, parts, adamw, steps=1000)
@@ -215,7 +238,7 @@ def ours(task: str, dtype: str, folder: str) -> Case:
         return float(metrics["loss"])
 
     step()
-    return Case(step, value)
+    return step
 
 
 SIDES = {"transformers": theirs, "git_jax": ours}

@@ -13,6 +13,7 @@ given a `dropout` key.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
 from string import ascii_letters
 from typing import Any, Literal, NamedTuple
@@ -27,10 +28,13 @@ from jaxtyping import Array, Bool, Float, Int
 from git_jax import sharding
 from git_jax.nn.product import product
 
+# What is cheaper to compute again than to keep: the backward pass finds its operands.
+light = partial(jax.checkpoint, prevent_cse=False)
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
-    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "gelu": light(lambda x: jax.nn.gelu(x, approximate=False)),
+    "gelu_tanh": light(lambda x: jax.nn.gelu(x, approximate=True)),
+    "quick_gelu": light(lambda x: x * jax.nn.sigmoid(1.702 * x)),
 }
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 
@@ -157,11 +161,21 @@ class LayerNorm(nn.Module):
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-        wide = x.astype(jnp.float32)
-        centred = wide - wide.mean(axis=-1, keepdims=True)
-        variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-        y = centred * jax.lax.rsqrt(variance + self.epsilon)
-        return (y * scale + bias).astype(x.dtype)
+        return _normalised(x, scale, bias, self.epsilon)
+
+
+@partial(light, static_argnums=3)
+def _normalised(
+    x: Float[Array, "... D"],
+    scale: Float[Array, " D"],
+    bias: Float[Array, " D"],
+    epsilon: float,
+) -> Float[Array, "... D"]:
+    wide = x.astype(jnp.float32)
+    centred = wide - wide.mean(axis=-1, keepdims=True)
+    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+    y = centred * jax.lax.rsqrt(variance + epsilon)
+    return (y * scale + bias).astype(x.dtype)
 
 
 class Dropout(nn.Module):
