@@ -228,7 +228,14 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
         encoder=spec(ViT, size=16, patch=8, width=16, depth=1, heads=2, mlp=16),
         embed=spec(TextEmbed, width=16, vocabulary=len(PIECES), positions=16),
         decoder=spec(
-            Stack, width=16, depth=2, heads=2, mlp=16, norm="post", dropout=0.1
+            Stack,
+            width=16,
+            depth=2,
+            heads=2,
+            mlp=16,
+            norm="post",
+            epsilon=1e-12,
+            dropout=0.1,
         ),
         frames=3,
     )

@@ -1,7 +1,7 @@
 """GIT: the names of Hugging Face's `GitForCausalLM` and of the original release."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -63,26 +63,43 @@ def original(model: Git) -> Table:
     return Table(tower.rows + tuple(rows), tower.ignored)
 
 
-# Of both: the head's kernel, and the words that it is where it is tied.
-HUGGINGFACE_HEAD = ("output.weight", "git.embeddings.word_embeddings.weight")
-ORIGINAL_HEAD = ("textual.output.weight", "textual.embedding.words.weight")
+class Head(NamedTuple):
+    """The head over the words, among the arrays of a model."""
+
+    kernel: str
+    words: str
+    """What the kernel is where it is tied."""
+    tied: str
+    """Why it is, and what to do where it is not."""
+
+
+HUGGINGFACE_HEAD = Head(
+    "output.weight",
+    "git.embeddings.word_embeddings.weight",
+    "its config.json says that they are tied: set tie_word_embeddings to false there "
+    "to keep both",
+)
+ORIGINAL_HEAD = Head(
+    "textual.output.weight",
+    "textual.embedding.words.weight",
+    "the original release has one array for both: the file is damaged, or of a model "
+    "that the release is not",
+)
 
 
 def without_tied_head(
-    theirs: Mapping[str, np.ndarray], head: tuple[str, str], *, where: str
+    theirs: Mapping[str, np.ndarray], head: Head, *, where: str
 ) -> dict[str, Any]:
     """The arrays of a tied model, without the copy of the words that is its head.
 
     Raises:
         ValueError: the head is another array, so that the model is not tied.
     """
-    kernel, words = head
-    rest = {name: theirs[name] for name in theirs if name != kernel}
-    if kernel in theirs and words in theirs:
-        if not np.array_equal(theirs[kernel], theirs[words]):
+    rest = {name: theirs[name] for name in theirs if name != head.kernel}
+    if head.kernel in theirs and head.words in theirs:
+        if not np.array_equal(theirs[head.kernel], theirs[head.words]):
             raise ValueError(
-                f"{where} is said to be tied, but {kernel} differs from {words}: set "
-                f"tie_word_embeddings to false in its config.json to keep both"
+                f"{where}: {head.kernel} differs from {head.words}, but {head.tied}"
             )
     return rest
 

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
-# What a checkpoint is read from; other formats and pictures stay where they are.
-FILES = ("*.json", "*.txt", "*.safetensors", "pytorch_model*.bin")
+# What a checkpoint is read from; other formats and pictures stay where they are. The
+# same weights often lie there twice: torch's are had where there are no others.
+WEIGHTS = "model*.safetensors"
+FILES = ("*.json", "*.txt", WEIGHTS)
+TORCH = "pytorch_model*.bin"
 
 
 def local(name: str, option: str) -> Path:
@@ -24,7 +27,10 @@ def local(name: str, option: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(FILES)))
+        folder = Path(snapshot_download(name, allow_patterns=list(FILES)))
+        if not any(folder.glob(WEIGHTS)):
+            folder = Path(snapshot_download(name, allow_patterns=[*FILES, TORCH]))
+        return folder
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(

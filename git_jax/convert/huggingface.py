@@ -4,10 +4,11 @@ Both ways are held to account: a setting that this project cannot honour is refu
 its name, and so is a model that the class there cannot be.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from git_jax.config import Node, spec
+from git_jax.convert import defaults, settings
 from git_jax.models.git import Git
 from git_jax.nn.embed import TextEmbed
 from git_jax.nn.transformer import Stack
@@ -22,81 +23,17 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh",
 }
 
-# What a file leaves out when it is the default of the class there.
-DEFAULTS: dict[str, Any] = {
-    "vocab_size": 30522,
-    "hidden_size": 768,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "hidden_act": "gelu",
-    "hidden_dropout_prob": 0.1,
-    "attention_probs_dropout_prob": 0.1,
-    "max_position_embeddings": 1024,
-    "layer_norm_eps": 1e-12,
-    "initializer_range": 0.02,
-    "pad_token_id": 0,
-    "bos_token_id": 101,
-    "eos_token_id": 102,
-    "tie_word_embeddings": False,
-    "num_image_with_embedding": None,
-}
-VISION_DEFAULTS: dict[str, Any] = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "num_channels": 3,
-    "image_size": 224,
-    "patch_size": 16,
-    "hidden_act": "quick_gelu",
-    "layer_norm_eps": 1e-5,
-    "attention_dropout": 0.0,
-    "initializer_range": 0.02,
-}
-SWIN_DEFAULTS: dict[str, Any] = {
-    "num_channels": 3,
-    "patch_size": 4,
-    "embed_dim": 96,
-    "depths": (2, 2, 6, 2),
-    "num_heads": (3, 6, 12, 24),
-    "window_size": 7,
-    "mlp_ratio": 4.0,
-    "qkv_bias": True,
-    "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0,
-    "drop_path_rate": 0.1,
-    "hidden_act": "gelu",
-    "use_absolute_embeddings": False,
-    "initializer_range": 0.02,
-    "layer_norm_eps": 1e-5,
-}
-DAVIT_DEFAULTS: dict[str, Any] = {
-    "in_channels": 3,
-    "depths": (1, 1, 9, 1),
-    "patch_size": (7, 3, 3, 3),
-    "patch_stride": (4, 2, 2, 2),
-    "patch_padding": (3, 1, 1, 1),
-    "patch_prenorm": (False, True, True, True),
-    "embed_dim": (128, 256, 512, 1024),
-    "num_heads": (4, 8, 16, 32),
-    "num_groups": (4, 8, 16, 32),
-    "window_size": 12,
-    "drop_path_rate": 0.1,
-    "mlp_ratio": 4.0,
-    "qkv_bias": True,
-    "activation_function": "gelu",
-    "initializer_range": 0.02,
-}
-VIT_DEFAULTS: dict[str, Any] = VISION_DEFAULTS | {
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-12,
-    "attention_probs_dropout_prob": 0.0,
-    "hidden_dropout_prob": 0.0,
-    "qkv_bias": True,
-}
+# What encoders here do without, as every published one does.
+ABSENT = (
+    "attention_dropout",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "use_absolute_embeddings",
+)
 
-DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+# The epsilon of the norm of the words and that of the decoder's, in the original
+# release. Its port has the latter for both.
+RELEASED = (1e-8, 1e-12)
 
 
 def git(given: Mapping[str, Any], *, where: str) -> Node:
@@ -107,16 +44,17 @@ def git(given: Mapping[str, Any], *, where: str) -> Node:
             counterpart here.
     """
     _require_type(given, "git", "GitForCausalLM", where)
-    held = DEFAULTS | dict(given)
+    held = _held(given, defaults.GIT, where)
+    _require_divides(held, "num_attention_heads", "hidden_size", where)
     frames = held["num_image_with_embedding"]
-    if frames == 1:
+    if frames is not None and frames < 2:
         raise ValueError(
-            f"{where}: num_image_with_embedding is 1, an embedding that every picture "
-            f"would get alike; there is no such model here"
+            f"{where}: num_image_with_embedding is {frames}; it must be null or at "
+            f"least 2, as one embedding would be that of every picture"
         )
     width = held["hidden_size"]
-    vision = {} if given.get("vision_config") is None else given["vision_config"]
-    tower = clip(vision, where=f"{where}: vision_config")
+    vision = settings.nested(given, "vision_config", where=where)
+    tower = git_vision(vision, where=f"{where}: vision_config")
     return spec(
         Git,
         encoder=tower,
@@ -126,9 +64,9 @@ def git(given: Mapping[str, Any], *, where: str) -> Node:
             vocabulary=held["vocab_size"],
             positions=held["max_position_embeddings"],
             tied=held["tie_word_embeddings"],
-            epsilon=float(held["layer_norm_eps"]),
-            dropout=float(held["hidden_dropout_prob"]),
-            std=float(held["initializer_range"]),
+            epsilon=held["layer_norm_eps"],
+            dropout=held["hidden_dropout_prob"],
+            std=held["initializer_range"],
         ),
         decoder=spec(
             Stack,
@@ -138,44 +76,54 @@ def git(given: Mapping[str, Any], *, where: str) -> Node:
             mlp=held["intermediate_size"],
             norm="post",
             activation=_activation(held, where),
-            epsilon=float(held["layer_norm_eps"]),
-            dropout=float(held["hidden_dropout_prob"]),
-            attention_dropout=float(held["attention_probs_dropout_prob"]),
-            std=float(held["initializer_range"]),
+            epsilon=held["layer_norm_eps"],
+            dropout=held["hidden_dropout_prob"],
+            attention_dropout=held["attention_probs_dropout_prob"],
+            std=held["initializer_range"],
         ),
         frames=frames or 1,
         epsilon=tower.epsilon,
     )
 
 
+def git_vision(given: Mapping[str, Any], *, where: str) -> Node:
+    """The tower that the config of the encoder inside `GitForCausalLM` describes."""
+    return _tower(_held(given, defaults.GIT_VISION, where), where)
+
+
 def clip(given: Mapping[str, Any], *, where: str) -> Node:
-    """The tower that a config of `CLIPVisionModel` or of GIT's encoder describes."""
-    held = VISION_DEFAULTS | dict(given)
+    """The tower that a config of `CLIPVisionModel` describes."""
+    return _tower(_held(given, defaults.CLIP_VISION, where), where)
+
+
+def vit(given: Mapping[str, Any], *, where: str) -> Node:
+    """The encoder that a config of `ViTModel` describes."""
+    held = _held(given, defaults.VIT, where)
+    if not held["qkv_bias"]:
+        raise ValueError(f"{where}: qkv_bias is false; attention here has biases")
+    tower = _tower(held, where)
+    tower.patch_bias, tower.norm_before = True, False
+    return tower
+
+
+def _tower(held: Mapping[str, Any], where: str) -> Node:
+    """A vision transformer, with CLIP's options."""
     _require_colours(held, where)
-    _require_none(held, ("attention_dropout",), where)
+    _require_absent(held, where)
+    _require_divides(held, "num_attention_heads", "hidden_size", where)
+    _require_divides(held, "patch_size", "image_size", where)
     return spec(
         ViT,
-        size=_side(held, "image_size", where),
-        patch=_side(held, "patch_size", where),
+        size=held["image_size"],
+        patch=held["patch_size"],
         width=held["hidden_size"],
         depth=held["num_hidden_layers"],
         heads=held["num_attention_heads"],
         mlp=held["intermediate_size"],
         activation=_activation(held, where),
-        epsilon=float(held["layer_norm_eps"]),
-        std=float(held["initializer_range"]),
+        epsilon=held["layer_norm_eps"],
+        std=held["initializer_range"],
     )
-
-
-def vit(given: Mapping[str, Any], *, where: str) -> Node:
-    """The encoder that a config of `ViTModel` describes."""
-    held = VIT_DEFAULTS | dict(given)
-    if not held["qkv_bias"]:
-        raise ValueError(f"{where}: qkv_bias is false; attention here has biases")
-    _require_none(held, DROPOUTS, where)
-    tower = clip(held, where=where)
-    tower.patch_bias, tower.norm_before = True, False
-    return tower
 
 
 def swin(given: Mapping[str, Any], *, where: str) -> Node:
@@ -186,22 +134,22 @@ def swin(given: Mapping[str, Any], *, where: str) -> Node:
             counterpart here.
     """
     _require_type(given, "swin", "SwinModel", where)
-    held = SWIN_DEFAULTS | dict(given)
-    _require_none(held, (*DROPOUTS, "use_absolute_embeddings"), where)
+    held = _held(given, defaults.SWIN, where)
+    _require_absent(held, where)
     _require_colours(held, where)
     return spec(
         Swin,
-        patch=_side(held, "patch_size", where),
+        patch=held["patch_size"],
         embed=held["embed_dim"],
-        depths=tuple(held["depths"]),
-        heads=tuple(held["num_heads"]),
+        depths=held["depths"],
+        heads=held["num_heads"],
         window=held["window_size"],
-        mlp_ratio=float(held["mlp_ratio"]),
+        mlp_ratio=held["mlp_ratio"],
         activation=_activation(held, where),
-        epsilon=float(held["layer_norm_eps"]),
+        epsilon=held["layer_norm_eps"],
         qkv_bias=held["qkv_bias"],
-        drop_path=float(held["drop_path_rate"]),
-        std=float(held["initializer_range"]),
+        drop_path=held["drop_path_rate"],
+        std=held["initializer_range"],
     )
 
 
@@ -213,24 +161,24 @@ def davit(given: Mapping[str, Any], *, where: str) -> Node:
             counterpart here.
     """
     _require_type(given, "florence_vision", "Florence2VisionBackbone", where)
-    held = DAVIT_DEFAULTS | dict(given)
+    held = _held(given, defaults.DAVIT, where)
     _require_colours(held, where, "in_channels")
     return spec(
         DaViT,
-        patch=tuple(held["patch_size"]),
-        stride=tuple(held["patch_stride"]),
-        padding=tuple(held["patch_padding"]),
+        patch=held["patch_size"],
+        stride=held["patch_stride"],
+        padding=held["patch_padding"],
         patch_norm=tuple("pre" if pre else "post" for pre in held["patch_prenorm"]),
-        widths=tuple(held["embed_dim"]),
-        depths=tuple(held["depths"]),
-        heads=tuple(held["num_heads"]),
-        groups=tuple(held["num_groups"]),
+        widths=held["embed_dim"],
+        depths=held["depths"],
+        heads=held["num_heads"],
+        groups=held["num_groups"],
         window=held["window_size"],
-        mlp_ratio=float(held["mlp_ratio"]),
+        mlp_ratio=held["mlp_ratio"],
         activation=_activation(held, where, "activation_function"),
         qkv_bias=held["qkv_bias"],
-        drop_path=float(held["drop_path_rate"]),
-        std=float(held["initializer_range"]),
+        drop_path=held["drop_path_rate"],
+        std=held["initializer_range"],
     )
 
 
@@ -255,6 +203,8 @@ def config_of(model: Git) -> dict[str, Any]:
         "decoder.dropout": (decoder.dropout, embed.dropout),
         "epsilon": (model.epsilon, tower.epsilon),
     }
+    if (embed.epsilon, decoder.epsilon) != RELEASED:
+        wanted["embed.epsilon"] = (embed.epsilon, decoder.epsilon)
     if differ := [
         f"model.{name} is {here!r} and must be {there!r}"
         for name, (here, there) in wanted.items()
@@ -313,16 +263,25 @@ def _require_type(given: Mapping[str, Any], kind: str, made: str, where: str) ->
         )
 
 
-def _require_none(
-    held: Mapping[str, Any], settings: tuple[str, ...], where: str
-) -> None:
+def _require_absent(held: Mapping[str, Any], where: str) -> None:
     """ValueError naming a setting that is on, and that encoders here do not have."""
-    for name in settings:
-        if held[name]:
+    for name in ABSENT:
+        if held.get(name):
             raise ValueError(
                 f"{where}: {name} is {held[name]}; encoders here have none, as every "
                 f"published one"
             )
+
+
+def _require_divides(
+    held: Mapping[str, Any], part: str, whole: str, where: str
+) -> None:
+    """ValueError naming two lengths, one of which must be made of the other."""
+    if held[part] < 1 or held[whole] < 1 or held[whole] % held[part]:
+        raise ValueError(
+            f"{where}: {part} is {held[part]}, which does not divide {whole}, "
+            f"{held[whole]}"
+        )
 
 
 def _require_colours(
@@ -336,11 +295,20 @@ def _theirs(activation: str) -> str:
     return next(name for name, ours in ACTIVATIONS.items() if ours == activation)
 
 
-def _side(held: Mapping[str, Any], key: str, where: str) -> int:
-    """A length that may be written twice, for height and width."""
-    value = held[key]
-    if isinstance(value, list | tuple) and len(set(value)) == 1:
-        value = value[0]
-    if not isinstance(value, int):
-        raise ValueError(f"{where}: {key} is {value}; only squares are read")
-    return value
+def _held(
+    given: Mapping[str, Any], unless: Mapping[str, Any], where: str
+) -> dict[str, Any]:
+    """The settings of a class there, as given or by default."""
+    squares = {
+        key: _side(given[key], f"{where}: {key}")
+        for key in ("image_size", "patch_size")
+        if isinstance(given.get(key), list | tuple) and type(unless[key]) is int
+    }
+    return settings.held({**given, **squares}, unless, where=where)
+
+
+def _side(value: Sequence[Any], where: str) -> Any:
+    """The side of a square that is written twice, for height and width."""
+    if len(value) != 2 or value[0] != value[1]:
+        raise ValueError(f"{where} is {value}; only squares are read")
+    return value[0]

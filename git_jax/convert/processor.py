@@ -6,14 +6,15 @@
 `image_processor`, as transformers 5 writes them.
 """
 
-import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from git_jax.config import Node, spec
+from git_jax.convert import settings
 from git_jax.data.image import Crop, Filter
 
 NAME, NESTED = "preprocessor_config.json", "processor_config.json"
@@ -60,11 +61,13 @@ class Processor:
         image: for `loader.image`; it evaluates as the processor there does.
         mean: of the pixels, per channel, for `model.pixel_mean`.
         std: likewise.
+        where: the file, and the place in it, that says so.
     """
 
     image: Node
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    where: str
 
 
 def read(directory: Path) -> Processor | None:
@@ -79,7 +82,7 @@ def read(directory: Path) -> Processor | None:
     """
     for name, nested in ((NESTED, True), (NAME, False)):  # transformers' preference
         path = directory / name
-        given = _json(path) if path.is_file() else None
+        given: Any = settings.read(path) if path.is_file() else None
         where = str(path)
         if nested and given is not None:
             given, where = given.get("image_processor"), f"{path}: image_processor"
@@ -90,15 +93,32 @@ def read(directory: Path) -> Processor | None:
     return None
 
 
+def side(image: Node) -> int:
+    """The shorter side of the pictures that `loader.image` makes."""
+    return image.get("size", image.get("short"))
+
+
 def config_of(
-    size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    *,
-    filter: Filter = "bicubic",
+    image: Node, mean: Sequence[float], std: Sequence[float]
 ) -> dict[str, Any]:
-    """The `preprocessor_config.json` with which CLIPImageProcessor is the same."""
-    (resample,) = (number for number, name in FILTERS.items() if name == filter)
+    """The `preprocessor_config.json` with which CLIPImageProcessor is `loader.image`.
+
+    What that class does otherwise is told on stderr.
+    """
+    size = side(image)
+    if image.get("long") is not None:
+        print(
+            f"loader.image.long={image.long}: no processor of transformers keeps the "
+            f"aspect so; the one that is written crops a square of {size}",
+            file=sys.stderr,
+        )
+    elif image.get("rounding") == "even":
+        print(
+            "loader.image.rounding='even': the processors of transformers round down; "
+            "of some pictures the square that is cropped lies one pixel aside",
+            file=sys.stderr,
+        )
+    (resample,) = (number for number, name in FILTERS.items() if name == image.filter)
     return {
         "image_processor_type": "CLIPImageProcessor",
         **_COMMON,
@@ -108,16 +128,6 @@ def config_of(
         "image_mean": list(mean),
         "image_std": list(std),
     }
-
-
-def _json(path: Path) -> Mapping[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}): copy it again") from None
-    if not isinstance(found, Mapping):
-        raise ValueError(f"{path} is no JSON object: it needs settings by name")
-    return found
 
 
 def _processor(given: Mapping[str, Any], where: str) -> Processor:
@@ -153,7 +163,7 @@ def _processor(given: Mapping[str, Any], where: str) -> Processor:
         if min(std) <= 0:
             refuse("image_std", "which pixels cannot be divided by")
     image = spec(Crop, size=size, filter=FILTERS[held["resample"]])
-    return Processor(image, mean, std)
+    return Processor(image, mean, std, where)
 
 
 def _kind(given: Mapping[str, Any], where: str) -> str:

@@ -1,20 +1,31 @@
 """Reading: a published checkpoint, whatever its format, which is detected."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import numpy as np
 from ml_collections import ConfigDict
 
 from git_jax import config as configs
 from git_jax.checkpoint import Checkpoints
 from git_jax.config import Node, build, spec
-from git_jax.convert import git, huggingface, original, processor, tower, vit
+from git_jax.convert import (
+    defaults,
+    generation,
+    git,
+    huggingface,
+    original,
+    processor,
+    settings,
+    tower,
+    vit,
+)
 from git_jax.convert.checkpoint import Checkpoint
 from git_jax.convert.table import Table
 from git_jax.convert.weights import Weights, opened
+from git_jax.data import vocabulary
 from git_jax.data.folder import Folder
 from git_jax.data.image import Crop
 from git_jax.data.pipeline import Loader
@@ -41,19 +52,19 @@ def read(source: Path) -> Checkpoint:
         ValueError: naming the file and what in it is missing, broken or unknown.
     """
     if not source.exists():
-        raise ValueError(f"--source={source}: there is no such file or folder")
+        raise ValueError(f"{source}: there is no such file or folder")
     described = source / "config.json"
     if source.is_file() and (source.parent / "config.json").is_file():
         raise ValueError(
-            f"--source={source} is one file of a checkpoint: name its folder, "
-            f"--source={source.parent}, whose config.json says what the weights are"
+            f"{source} is one file of a checkpoint: name its folder, {source.parent}, "
+            f"whose config.json says what the weights are"
         )
     if not described.is_file():
         with opened(source) as weights:
             return _of_weights_alone(weights.without("module."), source)
     if is_run(source):
         return _of_run(source)
-    given = _json(described)
+    given = settings.read(described)
     kind = given.get("model_type")
     if kind == "git":
         return _of_huggingface(source, given)
@@ -74,7 +85,7 @@ def is_run(source: Path) -> bool:
     described = source / "config.json"
     if not described.is_file():
         return False
-    given = _json(described)
+    given = settings.read(described)
     return "model_type" not in given and ("model" in given or "encoder" in given)
 
 
@@ -82,26 +93,27 @@ def _of_huggingface(source: Path, given: Mapping[str, Any]) -> Checkpoint:
     """A directory of `GitForCausalLM`, its tokenizer and its processor."""
     where = str(source / "config.json")
     node = huggingface.git(given, where=where)
-    words = WordPiece(str(source))
+    words = _words(source)
     if words.size != node.embed.vocabulary:
         raise ValueError(
             f"{where}: vocab_size is {node.embed.vocabulary}, but the tokenizer beside "
             f"it has {words.size} pieces"
         )
-    held = huggingface.DEFAULTS | dict(given)
     for name in ("pad", "bos", "eos"):
-        if (id := held[f"{name}_token_id"]) != getattr(words, name):
+        key = f"{name}_token_id"
+        if (id := given.get(key, defaults.GIT[key])) != getattr(words, name):
             raise ValueError(
-                f"{where}: {name}_token_id is {id}, but the tokenizer beside it has "
+                f"{where}: {key} is {id}, but the tokenizer beside it has "
                 f"{getattr(words, name)}"
             )
-    image, pixels = spec(Crop, size=node.encoder.size), processor.read(source)
+    size = node.encoder.size
+    image, pixels = spec(Crop, size=size), processor.read(source)
     if pixels is not None:
-        if pixels.image.size != node.encoder.size:
+        if pixels.image.size != size:
             raise ValueError(
-                f"{source}: its processor makes pictures of {pixels.image.size} "
-                f"pixels, but the weights have positions for {node.encoder.size} "
-                f"(vision_config.image_size in {where})"
+                f"{pixels.where}: size is {pixels.image.size}, but the weights have "
+                f"positions for pictures of {size} (vision_config.image_size in "
+                f"{where}): set size and crop_size to {size}"
             )
         image = pixels.image
         node.pixel_mean, node.pixel_std = pixels.mean, pixels.std
@@ -118,33 +130,52 @@ def _of_huggingface(source: Path, given: Mapping[str, Any]) -> Checkpoint:
                 theirs, git.HUGGINGFACE_HEAD, where=str(weights.where)
             )
         params = git.huggingface(model).read(
-            theirs, shapes(model), where=str(weights.where)
+            theirs, _shapes(model, where), where=str(weights.where)
         )
     config = _config(node, image, source)
-    config.evaluate.search = _search(source, node)
+    config.evaluate.search = generation.read(source, positions=node.embed.positions)
     return Checkpoint(config, params, words)
 
 
-def _search(source: Path, model: Node) -> Node:
-    """How captions are found, by `generation_config.json` where there is one."""
-    path = source / "generation_config.json"
-    held = _json(path) if path.is_file() else {}
-    longest = held.get("max_new_tokens") or held.get("max_length", 41) - 1
-    found = spec(Beam, max_tokens=max(1, min(longest, model.embed.positions - 1)))
-    if (penalty := held.get("length_penalty")) is not None:
-        found.normalise, found.penalty = "huggingface", float(penalty)
-    return found
+def _words(folder: Path) -> WordPiece:
+    """The tokenizer in a folder.
+
+    Raises:
+        ValueError: naming its file, not `--config.tokenizer.path`, which nobody typed.
+    """
+    path = vocabulary.find(folder)
+    vocabulary.read(path.read_bytes(), str(path))
+    return WordPiece(str(folder))
+
+
+def _shapes(module: nn.Module, where: str) -> Any:
+    """Shapes of the parameters of what the settings in `where` describe.
+
+    Raises:
+        ValueError: there is no such model.
+    """
+    try:
+        return shapes(module)
+    except (ValueError, TypeError, ArithmeticError) as error:  # jax has its own
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _of_weights_alone(weights: Weights, source: Path) -> Checkpoint:
     """A file of the original release or of OpenAI's, which has no config beside it."""
     where = str(weights.where)
     if original.is_git(weights):
+        folder = source if source.is_dir() else source.parent
+        lists = (vocabulary.LIST, vocabulary.DESCRIBED)
+        if not any((folder / name).is_file() for name in lists):
+            raise ValueError(
+                f"{where} is a GIT, and its words are not beside it: put the "
+                f"{vocabulary.LIST} of bert-base-uncased into {folder}"
+            )
         node = original.git(weights, where=where)
         model = build(node)
         theirs = git.without_tied_head(weights, git.ORIGINAL_HEAD, where=where)
-        params = git.original(model).read(theirs, shapes(model), where=where)
-        words = WordPiece(str(source if source.is_dir() else source.parent))
+        params = git.original(model).read(theirs, _shapes(model, where), where=where)
+        words = _words(folder)
         if words.size != model.embed.vocabulary:
             raise ValueError(
                 f"{where} has {model.embed.vocabulary} words, but the tokenizer beside "
@@ -163,18 +194,22 @@ def _of_weights_alone(weights: Weights, source: Path) -> Checkpoint:
     node = original.tower(weights, prefix, where=where)
     table = vit.openai(build(node)).below(prefix, "")
     table = Table(table.rows, table.ignored + original.BESIDE)
-    return _encoder(node, weights, table, CLIP_MEAN, CLIP_STD)
+    return _encoder(node, weights, table, CLIP_MEAN, CLIP_STD, where)
 
 
 def _of_tower(source: Path, given: Mapping[str, Any], kind: tower.Tower) -> Checkpoint:
     """An encoder in a directory of transformers, alone or in a larger model."""
-    node = kind.describe(given.get("vision_config", given), where=str(source))
+    where = str(source / "config.json")
+    if "vision_config" in given:
+        given = settings.nested(given, "vision_config", where=where)
+        where += ": vision_config"
+    node = kind.describe(given, where=where)
     pixels = processor.read(source)
     mean = kind.mean if pixels is None else pixels.mean
     std = kind.std if pixels is None else pixels.std
     with opened(source) as weights:
         table = kind.placed(build(node), weights, where=str(weights.where))
-        return _encoder(node, weights, table, mean, std)
+        return _encoder(node, weights, table, mean, std, where)
 
 
 def _encoder(
@@ -183,8 +218,10 @@ def _encoder(
     table: Table,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    described: str,
 ) -> Checkpoint:
-    params = table.read(weights, shapes(build(node)), where=str(weights.where))
+    found = _shapes(build(node), described)
+    params = table.read(weights, found, where=str(weights.where))
     config = ConfigDict()
     config.encoder, config.pixel_mean, config.pixel_std = node, mean, std
     return Checkpoint(config, params, None)
@@ -218,13 +255,3 @@ def _config(model: Node, image: Node, source: Path) -> ConfigDict:
     config.evaluate = spec(Evaluation, batch=32, search=spec(Beam))
     config.init = spec(Init)
     return config
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds no JSON object")
-    return found

@@ -1,7 +1,7 @@
 """Encoders that come alone: what each source calls them, and what pixels they saw."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from git_jax.config import Node
@@ -37,8 +37,13 @@ class Tower:
         """The table, below what stands before the encoder's names."""
         found = list(names)
         before = [name for name in found if name.endswith(self.anchor)]
-        if len(before) != 1:
+        if not before:
             raise ValueError(f"{where} has no {self.anchor}: it holds no such encoder")
+        if len(before) > 1:
+            raise ValueError(
+                f"{where} has {' and '.join(sorted(before))}: it holds several "
+                f"encoders; keep one of them in a file of its own"
+            )
         prefix = before[0].removesuffix(self.anchor)
         inside = [n.removeprefix(prefix) for n in found if n.startswith(prefix)]
         whole = self.table(module, inside).below(prefix, "")
@@ -53,6 +58,7 @@ _CLIP = Tower(
     CLIP_MEAN,
     CLIP_STD,
 )
+_GIT_VISION = replace(_CLIP, describe=huggingface.git_vision)
 _VIT = Tower(
     huggingface.vit,
     lambda module, _: vit.google(module),
@@ -78,7 +84,7 @@ _DAVIT = Tower(
 KINDS: Mapping[str, Tower] = {
     "clip": _CLIP,
     "clip_vision_model": _CLIP,
-    "git_vision_model": _CLIP,
+    "git_vision_model": _GIT_VISION,
     "vit": _VIT,
     "swin": _SWIN,
     "florence2": _DAVIT,

@@ -4,7 +4,6 @@ safetensors needs no torch. A `.bin` or `.pt` does, and is read with `weights_on
 that no object in it is ever made but tensors and containers.
 """
 
-import json
 import os
 import pickle
 import zipfile
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from git_jax.convert import settings
 
 SAFETENSORS, TORCH = "model.safetensors", "pytorch_model.bin"
 ORIGINAL = ("model.pt", "snapshot/model.pt")
@@ -131,6 +132,8 @@ def torch_for(path: Path) -> Any:
 def _torch(path: Path) -> dict[str, Callable[[], np.ndarray]]:
     torch = torch_for(path)
     mapped = zipfile.is_zipfile(path)  # the form before torch 1.6 is not
+    if mapped:
+        _refuse_program(path)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (
@@ -163,11 +166,29 @@ def _torch(path: Path) -> dict[str, Callable[[], np.ndarray]]:
     return {str(name): reader(tensor) for name, tensor in found.items()}
 
 
+def _refuse_program(path: Path) -> None:
+    """ValueError where an archive is TorchScript's, as those of OpenAI's CLIP are.
+
+    To load one is to run what it holds.
+    """
+    with zipfile.ZipFile(path) as archive:
+        program = any(name.endswith("/constants.pkl") for name in archive.namelist())
+    if program:
+        plain = path.with_name(f"{path.stem}.weights.pt")
+        raise ValueError(
+            f"{path} is a TorchScript archive, a program beside its weights, which is "
+            f"not run here. If you trust it, take them out and name {plain} instead: "
+            f'python -c "import torch; torch.save(torch.jit.load({str(path)!r}, '
+            f"'cpu').state_dict(), {str(plain)!r})\""
+        )
+
+
 def _shards(index: Path, stack: ExitStack) -> dict[str, Callable[[], np.ndarray]]:
-    try:
-        shards: dict[str, str] = json.loads(index.read_bytes())["weight_map"]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{index} is no index: it needs a weight_map") from None
+    shards = settings.read(index).get("weight_map")
+    if not isinstance(shards, dict) or not all(
+        isinstance(name, str) for name in shards.values()
+    ):
+        raise ValueError(f"{index} is no index: weight_map must name a file by array")
     found = {}
     for name in sorted(set(shards.values())):
         path = index.parent / os.path.basename(name)

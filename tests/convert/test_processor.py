@@ -1,14 +1,16 @@
 """Settings of pictures, both ways: what transformers makes of them is what we make."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from git_jax.config import build
+from git_jax.config import build, spec
 from git_jax.convert import processor
+from git_jax.data.image import Crop, Within
 
 CLIP = {"image_processor_type": "CLIPImageProcessor"}
 MEAN, STD = (0.1, 0.25, 0.5), (0.5, 0.25, 2.0)
@@ -82,7 +84,7 @@ def test_it_computes_what_transformers_computes(
 def test_what_is_written_is_the_same_there_and_here(
     tmp_path: Path, filter: processor.Filter
 ) -> None:
-    config = processor.config_of(37, MEAN, STD, filter=filter)
+    config = processor.config_of(spec(Crop, size=37, filter=filter), MEAN, STD)
     written(tmp_path, config)
     theirs = transformers().CLIPImageProcessorPil.from_pretrained(tmp_path)
     kept = json.loads(theirs.to_json_string())
@@ -93,6 +95,24 @@ def test_what_is_written_is_the_same_there_and_here(
     shown = picture(60, 50)
     expected = np.asarray(theirs(shown)["pixel_values"][0]).transpose(1, 2, 0)
     np.testing.assert_allclose(pixels(ours, shown), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        (spec(Crop, size=37), ""),
+        (spec(Crop, size=37, rounding="even"), "rounding='even'.*one pixel aside"),
+        (spec(Crop, size=37, long=60), "long=60.*crops a square of 37"),
+        (spec(Within, short=37, long=60), "long=60.*crops a square of 37"),
+    ],
+)
+def test_what_no_processor_does_is_told(
+    image: Any, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert processor.config_of(image, MEAN, STD)["crop_size"]["height"] == 37
+    assert re.search(told, found := capsys.readouterr().err) and bool(found) == bool(
+        told
+    )
 
 
 def test_a_directory_may_have_none(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from PIL import Image
 from git_jax.config import build
 from git_jax.convert import source, target, vit
 from git_jax.convert.weights import opened, save
-from git_jax.models.git import shapes
+from git_jax.decode.beam import Beam
+from git_jax.decode.search import Greedy
+from git_jax.models.git import generate, shapes
 from git_jax.nn import embed
 from git_jax.vision.vit import ViT
 from tests.convert.reference import CONFIGS
@@ -26,6 +28,16 @@ from tests.reference import assert_same_arrays, drawn, torch
 transformers = pytest.importorskip(
     "transformers", reason="requirements-parity.txt is not installed"
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """The models there are so small that threads would wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz"]
 PIECES += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
@@ -81,17 +93,21 @@ def pictures(count):
 def test_a_directory_of_transformers_says_the_same_here(directory):
     """Processor, tokenizer and model together: from pictures and text to logits."""
     found = source.read(directory)
-    model, loader = build(found.config.model), build(found.config.loader)
-    given = pictures(model.frames)
+    given = pictures(found.config.model.frames)
     ids, want = seen(directory, given, "what is it?")
     words = found.tokenizer
     assert [words.bos, *words.encode("what is it?")] == ids[0].tolist()
-    frames = loader.image.video([np.asarray(picture) for picture in given], None)
+    assert np.ptp(want) > 1
+    np.testing.assert_allclose(logits(found, given, ids), want, atol=1e-4)
+
+
+def logits(found, pictures, ids):
+    """Ours, at the same text, on what our own loader makes of the pictures."""
+    model, image = build(found.config.model), build(found.config.loader).image
+    frames = image.video([np.asarray(picture) for picture in pictures], None)
     batch = {"frames": jnp.array(frames)[None], "tokens": jnp.array(ids, jnp.int32)}
     outputs = jax.jit(model.apply)({"params": found.params}, batch)
-    logits = embed.logits(outputs["text"], outputs["head"])[0]
-    assert np.ptp(want) > 1
-    np.testing.assert_allclose(logits, want, atol=1e-4)
+    return embed.logits(outputs["text"], outputs["head"])[0]
 
 
 def test_what_is_written_is_what_was_read(directory, tmp_path):
@@ -110,6 +126,61 @@ def test_what_is_written_is_what_was_read(directory, tmp_path):
     ids_again, again = seen(tmp_path / "again", pictures(frames), "what is it?")
     np.testing.assert_array_equal(ids, ids_again)
     np.testing.assert_array_equal(want, again)
+
+
+END = 2.0  # added to the bias of the end token: texts end, not all at once
+SEARCHES = [Greedy(8), Beam(4, 8, "huggingface", 0.6)]
+
+
+@pytest.mark.parametrize("search", SEARCHES, ids=["greedy", "beam"])
+def test_what_is_written_captions_the_same(tiny, tmp_path, search):
+    """By `generate` there, told nothing but what lies in the directory."""
+    found = source.read(tiny)
+    bos, eos, pad = (IDS[f"{name}_token_id"] for name in ("bos", "eos", "pad"))
+    found.params["embed"]["output_bias"][eos] += END
+    found.config.evaluate.search = search
+    target.write_huggingface(found, tmp_path / "there")
+    model, loader = build(found.config.model), build(found.config.loader)
+    processor = transformers.AutoProcessor.from_pretrained(tmp_path / "there")
+    there = transformers.GitForCausalLM.from_pretrained(tmp_path / "there").eval()
+    colours = np.random.default_rng(2).integers(0, 256, (8, 3))
+    given = [Image.new("RGB", (50, 70), tuple(map(int, c))) for c in colours]
+    with torch.no_grad():
+        want = there.generate(
+            torch.full((8, 1), bos),
+            pixel_values=processor(images=given, return_tensors="pt").pixel_values,
+        )[:, 1:]
+    batch = {
+        "frames": jnp.array([loader.image(np.asarray(p)) for p in given])[:, None],
+        "tokens": jnp.full((8, 1), bos, jnp.int32),
+        "prefix_length": jnp.ones(8, jnp.int32),
+    }
+    run = jax.jit(lambda p: generate(model, p, search, batch, eos=eos, pad=pad))
+    here, there = (
+        [ids[: (*ids, eos).index(eos)] for ids in tokens.tolist()]
+        for tokens in (run(found.params).tokens, want)
+    )
+    assert len(set(map(tuple, there))) > 1 and min(map(len, there)) < 8
+    assert here == there
+
+
+def test_positions_are_written_for_the_pictures_that_the_loader_makes(
+    tiny, tmp_path, capsys
+):
+    """Which transformers would interpolate only where each call asks for it."""
+    found = source.read(tiny)
+    found.config.loader.image.size = 48
+    target.write_huggingface(found, tmp_path / "there")
+    assert (
+        "loader.image.size=48 is not model.encoder.size=32" in capsys.readouterr().err
+    )
+    ids, want = seen(tmp_path / "there", pictures(1), "what is it?")
+    np.testing.assert_allclose(logits(found, pictures(1), ids), want, atol=1e-4)
+    again = source.read(tmp_path / "there").config
+    assert again.model.encoder.size == again.loader.image.size == 48
+    found.config.loader.image.size = 50
+    with pytest.raises(ValueError, match="loader.image.size=50 is not divisible by"):
+        target.write_huggingface(found, tmp_path / "again")
 
 
 def edited(directory, tmp_path, name="config.json", **changes):
@@ -142,7 +213,10 @@ class TestBadInput:
             (dict(num_hidden_layers=1), r"has beside it git\.encoder\.layer\.1\."),
             (dict(vocab_size=60), "vocab_size is 60, but the tokenizer .* 61 pieces"),
             (dict(eos_token_id=4), "eos_token_id is 4, but the tokenizer .* has 3"),
-            (dict(tie_word_embeddings=True), "said to be tied, but output.weight"),
+            (
+                dict(tie_word_embeddings=True),
+                "output.weight differs from git.emb.*its config.json says",
+            ),
         ],
     )
     def test_a_config_that_is_not_the_weights(self, tiny, tmp_path, changes, message):
@@ -157,7 +231,42 @@ class TestBadInput:
         held["image_processor"]["size"] = {"shortest_edge": 48}
         held["image_processor"]["crop_size"] = {"height": 48, "width": 48}
         (copy / "processor_config.json").write_text(json.dumps(held))
-        with pytest.raises(ValueError, match="pictures of 48 pixels, but the weights"):
+        name = "edited/processor_config.json: image_processor: size is 48"
+        with pytest.raises(ValueError, match=f"{name}.*image_size.*size to 32"):
+            source.read(copy)
+
+    @pytest.mark.parametrize(
+        "name, changes, message",
+        [
+            ("config.json", dict(hidden_size="64"), "hidden_size is '64'; .* int"),
+            ("config.json", dict(layer_norm_eps=None), "layer_norm_eps is None; .* fl"),
+            ("config.json", dict(hidden_act=["gelu"]), "hidden_act is .*; .* str"),
+            ("config.json", dict(tie_word_embeddings=0), "tie_word_.* is 0; .* bool"),
+            ("config.json", dict(num_hidden_layers=0), ".* depth is 0"),
+            (
+                "config.json",
+                dict(num_attention_heads=5),
+                "num_attention_heads is 5, which does not divide hidden_size, 24",
+            ),
+            ("config.json", dict(vision_config=[1]), r"vision_config is \[1\], not a"),
+            (
+                "config.json",
+                dict(vision_config=dict(image_size=32, patch_size=5)),
+                "vision_config: patch_size is 5, which does not divide image_size, 32",
+            ),
+            ("generation_config.json", dict(max_length="5"), "max_length is '5'"),
+        ],
+    )
+    def test_a_setting_of_another_type(self, tiny, tmp_path, name, changes, message):
+        copy = edited(tiny, tmp_path, name, **changes)
+        with pytest.raises(ValueError, match=f"{copy / name}: {message}"):
+            source.read(copy)
+
+    def test_words_that_are_broken(self, tiny, tmp_path):
+        copy = edited(tiny, tmp_path)
+        (copy / "tokenizer.json").unlink()
+        (copy / "vocab.txt").write_text("[PAD]\na\n")
+        with pytest.raises(ValueError, match=f"^{copy / 'vocab.txt'}.*lacks"):
             source.read(copy)
 
     def test_weights_that_are_cut_off(self, tiny, tmp_path):
@@ -168,9 +277,7 @@ class TestBadInput:
             source.read(copy)
 
     def test_a_file_of_a_directory(self, tiny):
-        with pytest.raises(
-            ValueError, match=r"name its folder, --source=.*config.json"
-        ):
+        with pytest.raises(ValueError, match=r"name its folder, /.*config.json"):
             source.read(tiny / "model.safetensors")
 
     def test_no_words(self, tiny, tmp_path):
@@ -205,30 +312,150 @@ def test_the_spelling_of_transformers_4(tmp_path):
     assert np.abs(found).min() > 0
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_the_original_release(tiny, tmp_path, prefix):
-    """A tied model, by the original's names, and back; heads are 64 wide there."""
-    given = CONFIGS["tied"] | IDS | dict(hidden_size=64, num_attention_heads=1)
-    given["vision_config"] = given["vision_config"] | dict(
-        hidden_size=128, num_attention_heads=2
+RELEASED = CONFIGS["tied"] | IDS | dict(hidden_size=64, num_attention_heads=1)
+RELEASED["vision_config"] = CONFIGS["tied"]["vision_config"] | dict(
+    hidden_size=128, num_attention_heads=2
+)
+
+
+@pytest.fixture(scope="module")
+def like_the_release(tmp_path_factory):
+    """A directory of a model that the original release could be: heads of 64, tied."""
+    return made("tied", tmp_path_factory.mktemp("like"), RELEASED)
+
+
+class TestOriginal:
+    """The original release's `model.pt`."""
+
+    @pytest.mark.parametrize("prefix", ["", "module."])
+    def test_there_and_back(self, like_the_release, tmp_path, prefix, capsys):
+        want = source.read(like_the_release)
+        target.write_original(want, tmp_path / "original")
+        # The release says 1e-8 where transformers says 1e-12.
+        assert "model.embed.epsilon=1e-12 becomes 1e-08" in capsys.readouterr().err
+        path = tmp_path / "original" / "model.pt"
+        held = torch.load(path, weights_only=True)["model"]
+        held["image_encoder.proj"] = torch.zeros(128, 8)  # CLIP's, which GIT never used
+        torch.save({"model": {prefix + k: v for k, v in held.items()}}, path)
+        found = source.read(tmp_path / "original")
+        chex.assert_trees_all_equal(found.params, want.params)
+        # Its CenterCrop rounds as torchvision's.
+        assert found.config.loader.image.rounding == "even"
+        assert want.config.loader.image.rounding == "down"
+        there, here = build(want.config.model), build(found.config.model)
+        assert here == dataclasses.replace(
+            there, embed=dataclasses.replace(there.embed, epsilon=1e-8)
+        )
+        target.write_original(found, tmp_path / "again")
+        target.write_huggingface(found, tmp_path / "there")
+        told = capsys.readouterr().err
+        assert "model.embed.epsilon=1e-08 becomes 1e-12" in told
+        assert "loader.image.rounding='even'" in told
+        again = source.read(tmp_path / "there")
+        chex.assert_trees_all_equal(again.params, want.params | again.params)
+
+    @pytest.mark.parametrize(
+        "path, value, message",
+        [
+            ("encoder.heads", 4, "model.encoder.heads: 2 -> 4"),
+            ("encoder.activation", "gelu", "activation: 'quick_gelu' -> 'gelu'"),
+            ("encoder.epsilon", 1e-6, "model.encoder.epsilon: 1e-05 -> 1e-06"),
+            ("encoder.stem", (8,), r"model.encoder.stem: \(\) -> \(8,\)"),
+            ("encoder.class_token", False, "encoder.class_token: True -> False"),
+            ("encoder.norm_before", False, "encoder.norm_before: True -> False"),
+            ("encoder.patch_bias", True, "encoder.patch_bias: False -> True"),
+            ("decoder.heads", 2, "model.decoder.heads: 1 -> 2"),
+            ("decoder.norm", "pre", "model.decoder.norm: 'post' -> 'pre'"),
+            ("decoder.activation", "gelu_tanh", "decoder.activation: 'gelu' -> 'gelu_"),
+            ("decoder.epsilon", 1e-5, "model.decoder.epsilon: 1e-12 -> 1e-05"),
+            ("decoder.final_norm", True, "model.decoder.final_norm: False -> True"),
+            ("embed.epsilon", 1e-5, "model.embed.epsilon: 1e-08 -> 1e-05"),
+            ("epsilon", 1e-6, "model.epsilon: 1e-05 -> 1e-06"),
+            ("pixel_mean", (0.5, 0.5, 0.5), r"model.pixel_mean: .* -> \(0.5, 0.5"),
+            ("pixel_std", (0.5, 0.5, 0.5), r"model.pixel_std: .* -> \(0.5, 0.5"),
+            ("decoder.width", 65, "a width of 65 is not made of heads of 64"),
+        ],
     )
-    directory = made("tied", tmp_path / "there", given)
-    want = source.read(directory)
-    target.write_original(want, tmp_path / "original")
-    path = tmp_path / "original" / "model.pt"
-    held = torch.load(path, weights_only=True)["model"]
-    held["image_encoder.proj"] = torch.zeros(128, 8)  # CLIP's, which GIT never used
-    torch.save({"model": {prefix + k: v for k, v in held.items()}}, path)
-    found = source.read(tmp_path / "original")
-    chex.assert_trees_all_equal(found.params, want.params)
-    there, here = build(want.config.model), build(found.config.model)
-    # Its CenterCrop rounds as torchvision's.
-    assert found.config.loader.image.rounding == "even"
-    assert want.config.loader.image.rounding == "down"
-    # The release says 1e-8 where transformers says 1e-12.
-    assert here == dataclasses.replace(
-        there, embed=dataclasses.replace(there.embed, epsilon=1e-8)
+    def test_another_model_is_refused(
+        self, like_the_release, tmp_path, path, value, message
+    ):
+        found = source.read(like_the_release)
+        *way, last = path.split(".")
+        node = found.config.model
+        for part in way:
+            node = node[part]
+        node[last] = value
+        with pytest.raises(ValueError, match=message):
+            target.write_original(found, tmp_path / "original")
+        assert not (tmp_path / "original").exists()
+
+    def test_what_bears_on_training_alone_may_be_anything(
+        self, like_the_release, tmp_path
+    ):
+        found = source.read(like_the_release)
+        model = found.config.model
+        model.decoder.dropout = model.embed.dropout = 0.3
+        model.encoder.scan, model.decoder.remat, model.dtype = False, "full", "bfloat16"
+        model.encoder.std = model.encoder.position_std = 1.0
+        target.write_original(found, tmp_path / "original")
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "textual.embedding.words.weight",
+            "textual.embedding.positions.weight",
+            "textual.transformer.encoder.layer.0.intermediate.dense.weight",
+            "image_encoder.conv1.weight",
+            "image_encoder.positional_embedding",
+            "image_encoder.transformer.resblocks.0.mlp.c_fc.weight",
+        ],
     )
+    def test_an_array_that_is_broken_or_not_there(
+        self, like_the_release, tmp_path, name
+    ):
+        target.write_original(source.read(like_the_release), tmp_path / "original")
+        path = tmp_path / "original" / "model.pt"
+        held = torch.load(path, weights_only=True)["model"]
+        torch.save(held | {name: torch.zeros(3)}, path)
+        with pytest.raises(ValueError, match=f"{path}: {name} has the shape \\(3,\\)"):
+            source.read(tmp_path / "original")
+        torch.save({k: v for k, v in held.items() if k != name}, path)
+        with pytest.raises(ValueError, match=f"{path} (lacks {name}|is no GIT)"):
+            source.read(tmp_path / "original")
+
+    def test_a_head_of_its_own(self, like_the_release, tmp_path):
+        target.write_original(source.read(like_the_release), tmp_path / "original")
+        path = tmp_path / "original" / "model.pt"
+        held = torch.load(path, weights_only=True)["model"]
+        held["textual.output.weight"] = held["textual.output.weight"] + 1
+        torch.save(held, path)
+        with pytest.raises(ValueError, match=f"{path}: textual.output.*one array") as e:
+            source.read(tmp_path / "original")
+        assert "config.json" not in str(e.value)
+
+    def test_no_words(self, like_the_release, tmp_path):
+        target.write_original(source.read(like_the_release), tmp_path / "original")
+        (tmp_path / "original" / "vocab.txt").unlink()
+        for named in (tmp_path / "original", tmp_path / "original" / "model.pt"):
+            with pytest.raises(
+                ValueError, match="model.pt.*vocab.txt of bert-base-unc"
+            ):
+                source.read(named)
+
+
+@pytest.mark.parametrize(
+    "path, value, message",
+    [
+        ("embed.epsilon", 1e-5, "model.embed.epsilon is 1e-05 and must be 1e-12"),
+        ("decoder.epsilon", 1e-5, "model.embed.epsilon is 1e-12 and must be 1e-05"),
+    ],
+)
+def test_one_epsilon_is_all_that_transformers_has(tiny, tmp_path, path, value, message):
+    found = source.read(tiny)
+    part, name = path.split(".")
+    found.config.model[part][name] = value
+    with pytest.raises(ValueError, match=message):
+        target.write_huggingface(found, tmp_path / "there")
 
 
 TOWERS = {
@@ -278,6 +505,20 @@ def test_a_tower_sees_the_same_here(kind, tmp_path):
     here = jax.jit(tower.apply)({"params": found.params}, jnp.array(pixels)[:, None])
     assert np.ptp(want.numpy()) > 1
     np.testing.assert_allclose(here[:, 0], want.numpy(), atol=1e-4)
+
+
+def test_two_encoders_in_a_file_are_both_named(tmp_path):
+    there = transformers.CLIPVisionModel(TOWERS["CLIPVisionModel"])
+    there.save_pretrained(tmp_path)
+    with opened(tmp_path) as weights:
+        arrays = dict(weights)
+    twice = {f"{side}.{name}": a for side in "ab" for name, a in arrays.items()}
+    save(tmp_path / "model.safetensors", twice)
+    anchor = "embeddings.class_embedding"
+    with pytest.raises(
+        ValueError, match=f"has a.*{anchor} and b.*{anchor}: it holds s"
+    ):
+        source.read(tmp_path)
 
 
 @pytest.mark.parametrize("whole", [False, True])

@@ -148,6 +148,9 @@ def test_convolutions_are_those_of_cvt(stride, kernel, padding, size):
         (dict(num_channels=1), "num_channels is 1; pictures here have 3"),
         (dict(hidden_act="relu"), "hidden_act is 'relu'"),
         (dict(patch_size=[4, 2]), r"patch_size is \[4, 2\]; only squares"),
+        (dict(patch_size=["4", "4"]), "patch_size is '4'; it must be int"),
+        (dict(depths=2), r"depths is 2; it must be tuple\[int, ...\]"),
+        (dict(depths=[2, "2"]), r"depths is \[2, '2'\]; it must be tuple"),
     ],
 )
 def test_a_config_of_another_encoder_is_refused(changes, message):

@@ -91,10 +91,19 @@ def test_a_shard_that_lacks_an_array(tmp_path):
             pass
 
 
-def test_no_index(tmp_path):
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("[]", "no JSON object"),
+        ("{}", "no index: weight_map"),
+        ('{"weight_map": ["a.weight"]}', "no index: weight_map"),
+        ('{"weight_map": {"a.weight": 1}}', "no index: weight_map"),
+    ],
+)
+def test_no_index(tmp_path, content, message):
     path = sharded(tmp_path)
-    path.write_text("[]")
-    with pytest.raises(ValueError, match="index.json is no index"):
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"index.json is {message}"):
         with weights.opened(tmp_path):
             pass
 
@@ -158,6 +167,33 @@ class TestTorch:
             with weights.opened(tmp_path):
                 pass
         assert not made.exists()
+
+    @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+    def test_a_program_is_not_run_and_the_way_out_works(self, tmp_path):
+        """TorchScript, as OpenAI's CLIP comes."""
+        torch = self.torch
+
+        class Norm(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.weight = torch.nn.Parameter(torch.ones(3))
+                self.register_buffer("size", torch.tensor(7))
+
+            def forward(self, x):
+                return x * self.weight
+
+        module = torch.nn.Sequential(Norm())
+        path = tmp_path / "ViT-B-16.pt"
+        torch.jit.script(module).save(path)
+        with pytest.raises(ValueError, match="TorchScript archive") as error:
+            with weights.opened(path):
+                pass
+        message = str(error.value)
+        assert message.startswith(str(path))
+        exec(message.partition('python -c "')[2].removesuffix('"'))
+        with weights.opened(tmp_path / "ViT-B-16.weights.pt") as found:
+            assert set(found) == {"0.weight", "0.size"}
+            np.testing.assert_array_equal(found["0.weight"], np.ones(3))
 
     def test_cut_off(self, tmp_path):
         path = tmp_path / "pytorch_model.bin"
