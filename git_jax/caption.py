@@ -9,8 +9,8 @@ The first prints `a.jpg: a cat on a mat`, a line a file; `--json` prints a list 
 {"file", "caption", "tokens", "score"}. `--checkpoint` is a directory of transformers'
 `GitForCausalLM`, or one that git_jax.convert made. To a model of clips a folder is one
 clip, its pictures the frames in the order of their names, and so are all files together
-with `--video`. Every file is read before the first caption is written: where one cannot
-be, all that cannot are named and nothing is printed.
+with `--video`, those in folders too. Every file is read before the first caption is
+written: where one cannot be, all that cannot are named and nothing is printed.
 """
 
 import io
@@ -18,7 +18,8 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,11 @@ def clips(arguments: Sequence[str], frames: int, *, video: bool) -> list[Clip]:
     Raises:
         ValueError: a clip where the model sees pictures, or a folder without any.
     """
+    files = [_files(argument) for argument in arguments]
     if video:
-        found = [Clip(" ".join(arguments), tuple(arguments))]
+        found = [Clip(" ".join(arguments), tuple(chain.from_iterable(files)))]
     else:
-        found = [_clip(argument) for argument in arguments]
+        found = [Clip(*each) for each in zip(arguments, files, strict=True)]
     for each in found:
         if frames == 1 and (video or each.files != (each.name,)):
             raise ValueError(
@@ -82,15 +84,16 @@ def clips(arguments: Sequence[str], frames: int, *, video: bool) -> list[Clip]:
     return found
 
 
-def _clip(argument: str) -> Clip:
+def _files(argument: str) -> tuple[str, ...]:
+    """The file that is named, or the pictures in the folder."""
     path = Path(argument)
     if not path.is_dir():
-        return Clip(argument, (argument,))
+        return (argument,)
     known = Image.registered_extensions()
     inside = sorted(str(p) for p in path.iterdir() if p.suffix.lower() in known)
     if not inside:
         raise ValueError(f"{argument} is a folder without pictures; it is no clip")
-    return Clip(argument, tuple(inside))
+    return tuple(inside)
 
 
 def captions(
@@ -104,12 +107,21 @@ def captions(
     """What a model says of each clip, in their order, `batch` of them at a time.
 
     Raises:
-        ValueError: naming every file that cannot be read, before the first caption.
+        ValueError: a question that is too long, or naming every file that cannot be
+            read; before the first caption.
     """
     model, loader = build(trained.config.model), build(trained.config.loader)
     prefix = [trained.tokenizer.bos]
     if question is not None:
         prefix += trained.tokenizer.encode(question)
+        # The begin token is fed too, the last token of an answer is not.
+        room = model.embed.positions - search.max_tokens
+        if len(prefix) - 1 > room:
+            raise ValueError(
+                f"--question has {len(prefix) - 1} tokens; before an answer of "
+                f"{search.max_tokens}, the model's {model.embed.positions} positions "
+                f"hold {max(0, room)}: shorten it, or lower --max_tokens"
+            )
     pictures = read(given, loader, model.frames)
     params = trained.parameters()
     write = Writer(
@@ -219,16 +231,40 @@ def opened(given: Any, options: command.Command) -> Trained:
 
 
 def search_of(
-    run: Search, *, beams: int, max_tokens: int | None, normalise: Any
+    own: Search,
+    *,
+    beams: int | None = None,
+    max_tokens: int | None = None,
+    normalise: str | None = None,
+    repeat: bool | None = None,
 ) -> Search:
-    """The search that the flags ask for; what they leave open is the run's own."""
-    longest = run.max_tokens if max_tokens is None else max_tokens
-    if beams == 1:
-        return Greedy(longest)
-    # An exponent belongs to the formula that it was chosen for.
-    same = isinstance(run, Beam) and run.normalise == normalise
-    penalty = run.penalty if isinstance(run, Beam) and same else None
-    return Beam(beams, longest, normalise, penalty)
+    """The search that the flags ask for; what they leave open is the model's own.
+
+    Raises:
+        ValueError: a flag of beams without them, or of greedy search with them.
+    """
+    kind = type(own) if beams is None else Greedy if beams == 1 else Beam
+    if normalise is not None and kind is not Beam:
+        raise ValueError(
+            f"--normalise={normalise} says how beams compare, and this search has "
+            f"none: add --beams=4, or leave it out"
+        )
+    if repeat is not None and kind is not Greedy:
+        raise ValueError(
+            f"--{'' if repeat else 'no'}repeat is a rule of greedy search: add "
+            f"--beams=1, or leave it out"
+        )
+    found: Any = own if isinstance(own, kind) else kind()
+    given: dict[str, Any] = {
+        "beams": beams if kind is Beam else None,
+        "max_tokens": own.max_tokens if max_tokens is None else max_tokens,
+        "normalise": normalise,
+        "repeat": repeat,
+    }
+    if kind is Beam and normalise not in (None, found.normalise):
+        # An exponent belongs to the formula that it was chosen for.
+        found = replace(found, penalty=None)
+    return replace(found, **{k: v for k, v in given.items() if v is not None})
 
 
 def define() -> None:
@@ -241,31 +277,40 @@ def define() -> None:
     flags.DEFINE_string(
         "question", None, "A question to answer about each picture, the answer alone."
     )
-    flags.DEFINE_bool("video", False, "The files are the frames of one clip, in order.")
+    flags.DEFINE_bool(
+        "video", False, "All files, those in folders too, are the frames of one clip."
+    )
     flags.DEFINE_bool("json", False, "Print a JSON list instead of lines.")
     flags.DEFINE_integer(
         "beams",
-        4,
-        "Beams of the search. 1 is greedy search, whose score is the mean log-"
-        "probability of a token.",
+        None,
+        "Beams of the search; 1 is greedy search, whose score is the mean log-"
+        "probability of a token. Unless given, the search is the one that the run or "
+        "the checkpoint is evaluated with.",
     )
     flags.DEFINE_integer(
         "max_tokens",
         None,
-        "Generated tokens at most, the end token counted. Unless given, as many as the "
-        "run is evaluated with.",
+        "Generated tokens at most, the end token counted. Unless given, as in "
+        "evaluation.",
     )
     flags.DEFINE_enum(
         "normalise",
-        "gnmt",
+        None,
         ["gnmt", "huggingface"],
         "How beams of unequal length compare: by ((5 + length) / 6) ** penalty, as the "
-        "released GIT, or by length ** penalty; one beam has nothing to compare. The "
-        "penalty is the run's own where it names one for that formula, else 0.6 and "
+        "released GIT, or by length ** penalty. Unless given, as in evaluation. The "
+        "penalty is evaluation's where it names one for that formula, else 0.6 and "
         "1.0.",
     )
+    flags.DEFINE_bool(
+        "repeat",
+        None,
+        "Whether greedy search may write a token twice in a row; --norepeat is the "
+        "original release's rule. Unless given, as in evaluation, else it may.",
+    )
     flags.DEFINE_integer(
-        "batch", None, "Pictures at a time. Unless given, as the run is evaluated."
+        "batch", None, "Pictures at a time. Unless given, as in evaluation."
     )
     # Flags may follow files.
     flags.FLAGS.set_gnu_getopt()
@@ -283,6 +328,7 @@ def main(options: command.Command) -> None:
         beams=given.beams,
         max_tokens=given.max_tokens,
         normalise=given.normalise,
+        repeat=given.repeat,
     )
     batch = settings.batch if given.batch is None else given.batch
     if batch < 1:

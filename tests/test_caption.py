@@ -20,7 +20,7 @@ from git_jax.data.image import Crop
 from git_jax.data.pipeline import Loader
 from git_jax.data.tokenizer import WordPiece
 from git_jax.decode.beam import Beam
-from git_jax.decode.search import Greedy
+from git_jax.decode.search import Greedy, Sample
 from git_jax.evaluate import Evaluation
 from git_jax.models.git import Git, generate, shapes
 from git_jax.nn.embed import TextEmbed
@@ -123,6 +123,8 @@ def test_a_clip_is_refused_by_a_model_of_pictures(tmp_path: Path) -> None:
     assert clips([str(tmp_path)], 6, video=False) == [Clip(str(tmp_path), inside)]
     one = clips(["a.png", "b.png"], 6, video=True)
     assert one == [Clip("a.png b.png", ("a.png", "b.png"))]
+    both = clips(["c.png", str(tmp_path)], 6, video=True)
+    assert both == [Clip(f"c.png {tmp_path}", ("c.png", *inside))]
     for files, video in (([str(tmp_path)], False), (["a.png", "b.png"], True)):
         with pytest.raises(ValueError, match="clip of 2 frames.*model.frames=1"):
             clips(files, 1, video=video)
@@ -203,14 +205,37 @@ def test_at_most_so_many_tokens_are_generated_the_end_counted(
 
 
 def test_flags_choose_the_search() -> None:
-    run = Beam(beams=2, max_tokens=9, normalise="huggingface", penalty=2.0)
-    gnmt = search_of(run, beams=4, max_tokens=None, normalise="gnmt")
-    assert gnmt == Beam(4, 9, "gnmt", None)
-    same = search_of(run, beams=3, max_tokens=5, normalise="huggingface")
-    assert same == Beam(3, 5, "huggingface", 2.0)
-    assert search_of(run, beams=1, max_tokens=5, normalise="gnmt") == Greedy(5)
-    plain = search_of(Greedy(7), beams=4, max_tokens=None, normalise="huggingface")
-    assert plain == Beam(4, 7, "huggingface", None)
+    own = Beam(beams=2, max_tokens=9, normalise="huggingface", penalty=2.0)
+    for search in (own, Greedy(7, repeat=False), Sample(8, top_p=0.5)):
+        assert search_of(search) == search
+        assert search_of(search, max_tokens=3) == replace(search, max_tokens=3)
+    assert search_of(own, beams=3) == Beam(3, 9, "huggingface", 2.0)
+    assert search_of(own, normalise="huggingface") == own
+    assert search_of(own, normalise="gnmt") == Beam(2, 9, "gnmt", None)
+    assert search_of(own, beams=1, max_tokens=5) == Greedy(5)
+    assert search_of(own, beams=1, repeat=False) == Greedy(9, repeat=False)
+    assert search_of(Greedy(7, repeat=False), beams=1) == Greedy(7, repeat=False)
+    assert search_of(Greedy(7, repeat=False), repeat=True) == Greedy(7)
+    assert search_of(Greedy(7), beams=4) == Beam(4, 7)
+    assert search_of(Sample(8), beams=2, normalise="gnmt") == Beam(2, 8)
+
+
+@pytest.mark.parametrize(
+    "own, given, message",
+    [
+        (Beam(), dict(beams=1, normalise="gnmt"), "--normalise=gnmt.*add --beams=4"),
+        (Greedy(), dict(normalise="gnmt"), "--normalise=gnmt.*add --beams=4"),
+        (Beam(), dict(repeat=False), "--norepeat is a rule of greedy.*--beams=1"),
+        (Greedy(), dict(beams=2, repeat=True), "--repeat is a rule of greedy"),
+        (Sample(), dict(repeat=False), "--norepeat is a rule of greedy"),
+        (Greedy(), dict(beams=0), "beams is 0"),
+    ],
+)
+def test_a_flag_of_another_search_is_refused(
+    own: Any, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        search_of(own, **given)
 
 
 # Checkpoints of others, questions and clips --------------------------------------
@@ -295,16 +320,61 @@ def test_a_question_is_a_prefix_and_a_folder_a_clip(
     assert again.tokens == clip.tokens and again.file == " ".join(files[:2])
 
 
-def test_a_shell_captions_with_a_published_checkpoint(
-    published: Path, files: list[str]
+def test_a_shell_asks_a_published_checkpoint_about_a_folder(
+    published: Path, files: list[str], tmp_path: Path
 ) -> None:
-    done = walls.shell("caption", f"--checkpoint={published}", "--json", *files[:2])
+    """With the search that lies beside the weights."""
+    for i, file in enumerate(files[:2]):
+        Image.open(file).save(tmp_path / f"{i}.png")
+    asked = [f"--checkpoint={published}", "--json", "--question=what is it"]
+    named = [str(tmp_path), files[2]]
+    done = walls.shell("caption", *asked, *named)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     trained = of(published)
-    search = search_of(Beam(4, 6), beams=4, max_tokens=None, normalise="gnmt")
-    want = captions(trained, clips(files[:2], 3, video=False), search, 4)
+    search = build(trained.config.evaluate).search
+    assert search == Beam(4, 6, "huggingface", 1.0)
+    given = clips(named, 3, video=False)
+    want = list(captions(trained, given, search, 4, question="what is it"))
+    assert [each["file"] for each in found] == named
     assert [each["tokens"] for each in found] == [each.tokens for each in want]
+
+
+def test_a_question_that_does_not_fit_is_refused_before_anything_is_read(
+    published: Path,
+) -> None:
+    """Of 16 positions 6 are for the answer, its last token not fed but begin is."""
+    trained, given = of(published), clips(["nope.png"], 3, video=False)
+    told = "--question has 11 tokens.* 6, the model's 16 positions hold 10: shorten it"
+    with pytest.raises(ValueError, match=told):
+        next(captions(trained, given, Greedy(6), 4, question="is " * 11))
+    with pytest.raises(ValueError, match="nope.png: No such file"):
+        next(captions(trained, given, Greedy(6), 4, question="is " * 10))
+
+
+def test_pictures_of_any_shape_keep_their_order(
+    published: Path, tmp_path: Path
+) -> None:
+    """With their aspect kept, those of one shape are read together, each as alone."""
+    trained = of(published)
+    config = ConfigDict(trained.config, convert_dict=False).unlock()
+    config.loader.image.long = 32
+    trained = replace(trained, config=config)
+    shapes = [(40, 20), (20, 20), (20, 40), (40, 20), (20, 20)]
+    rng, files = np.random.default_rng(0), []
+    for i, (wide, high) in enumerate(shapes):
+        files.append(str(tmp_path / f"{i}.png"))
+        pixels = rng.integers(0, 256, (high, wide, 3), np.uint8)
+        Image.fromarray(pixels).save(files[-1])
+    given = clips(files, 3, video=False)
+    seen = [each.shape[1:3] for each in read(given, build(config.loader), 3)]
+    assert len(set(seen)) == 3
+    together = list(captions(trained, given, Greedy(6), 2))
+    assert [each.file for each in together] == files
+    for i in range(3):
+        (alone,) = captions(trained, given[i : i + 1], Greedy(6), 2)
+        assert alone.tokens == together[i].tokens
+        np.testing.assert_allclose(alone.score, together[i].score, atol=1e-5)
 
 
 def test_a_converted_checkpoint_is_read_where_it_is_used(
