@@ -33,6 +33,7 @@ from git_jax.evaluate import Evaluator
 from git_jax.init import Init
 from git_jax.log import Log
 from git_jax.run import Run
+from git_jax.vision import vit
 from git_jax.watch import Pending, Terminated, Termination, Watch
 
 Arrays = Mapping[str, np.ndarray]
@@ -246,6 +247,9 @@ def fit(config: ConfigDict, directory: Path) -> None:
     source, task, loader = made["data"], made["task"], made["loader"]
     program, mesh = Program.of(config), made["mesh"].mesh()
     with run.begun(config):
+        tower = program.model.encoder
+        vit.require_whole_patches(tower, [loader.image.size], "loader.image.size")
+        vit.require_whole_patches(tower, loader.sizes, "a size of loader.sizes")
         tokenizer = run.tokenizer(config, source)
         loader.refuse_unreadable(source, task, tokenizer, config.seed)
         share = {"batch": config.batch, "ranks": jax.process_count()}

@@ -399,6 +399,29 @@ def test_a_vocabulary_without_room_for_the_tokenizer_is_refused(tmp_path):
     assert not (tmp_path / "run").exists()  # a start that was refused left nothing
 
 
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(loader__image__size=36), r"loader.image.size=36.*encoder.patch=8.*32 or"),
+        (dict(loader__sizes=(32, 44)), r"loader.sizes=44.*last 4 pixels.*40 or 48"),
+    ],
+)
+def test_pictures_whose_edge_would_not_be_seen_are_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        fit(settings(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_trace_of_the_step_for_each_size(tokenizer, monkeypatch):
+    config = tiny.here(steps=20, loader__sizes=(24, 32))
+    batches = tiny.batches(config, tokenizer, 6)
+    assert {batch["frames"].shape[2] for batch in batches} == {24, 32}
+    twice = chex.assert_max_traces(train.train_step, n=2)
+    monkeypatch.setattr(train, "train_step", twice)
+    metrics, state = steps(config, ONE.mesh(), batches)
+    assert state.step == 6 and np.isfinite([m["loss"] for m in metrics]).all()
+
+
 def test_a_start_that_is_refused_leaves_what_was_there(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")

@@ -136,7 +136,10 @@ _TURNS = {
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's number for how the camera was held, 1 where nothing readable says so."""
+    """EXIF's number for how the camera was held, 1 where nothing readable says so.
+
+    The original release does not look at it and sees such pictures on their side.
+    """
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # broken EXIF does not spoil the pixels

@@ -34,7 +34,7 @@ class Task(Protocol):
 class Transform(Protocol):
     @property
     def size(self) -> int:
-        """The side of its squares. Raises ValueError where it makes none."""
+        """The side of its squares; of pictures whose aspect is kept, the shorter."""
 
     def video(
         self, frames: Sequence[np.ndarray], rng: np.random.Generator | None

@@ -180,7 +180,9 @@ class TextEmbed(nn.Module):
 
     There is no token-type embedding. A tied head has the word embedding for its
     kernel (the original release), an untied one a kernel of its own (the Hugging Face
-    port); both have a bias.
+    port); both have a bias. The pad token has a row like any other, where the
+    references hold its gradient at zero (`padding_idx`): padding stands behind a text,
+    where no word that is paid for sees it, so as an input it has none here either.
 
     Args:
         vocabulary: rows of the word embedding, at least the tokenizer's size.

@@ -1,5 +1,7 @@
 """The Vision Transformer (2010.11929), with the options of CLIP (2103.00020)."""
 
+from collections.abc import Iterable
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -110,6 +112,20 @@ class ViT(nn.Module):
     def _position(self, high: int, wide: int) -> Float[Array, "N D"]:
         """Positions of the class token, if any, and of a grid of patches."""
         return resampled(self.position, self, high, wide)
+
+
+def require_whole_patches(tower: nn.Module, sides: Iterable[int], where: str) -> None:
+    """ValueError naming the side of a square that a ViT would not see to its edge."""
+    if not isinstance(tower, ViT):
+        return
+    patch = tower.patch
+    for side in sides:
+        if rest := side % patch:
+            raise ValueError(
+                f"{where}={side} is no multiple of encoder.patch={patch}, and the last "
+                f"{rest} pixels of each side would not be seen: take {side - rest} or "
+                f"{side - rest + patch}"
+            )
 
 
 def resampled(
