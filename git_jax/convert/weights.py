@@ -6,6 +6,7 @@ that no object in it is ever made but tensors and containers.
 
 import os
 import pickle
+import shlex
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -132,22 +133,26 @@ def torch_for(path: Path) -> Any:
 def _torch(path: Path) -> dict[str, Callable[[], np.ndarray]]:
     torch = torch_for(path)
     mapped = zipfile.is_zipfile(path)  # the form before torch 1.6 is not
-    if mapped:
-        _refuse_program(path)
+    program, found = False, {}
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        program = mapped and _is_program(path)
+        if not program:
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (
         RuntimeError,
         OSError,
         EOFError,
         pickle.UnpicklingError,
         ValueError,
+        zipfile.BadZipFile,
     ) as error:
         reason = " ".join(str(error).split())[:150]
         raise ValueError(
             f"{path} ({path.stat().st_size:,} bytes) cannot be read as weights alone "
             f"({reason}): it is cut off, or holds objects that would have to be run"
         ) from None
+    if program:
+        raise ValueError(f"{path} {_way_out(path)}")
     for outer in ("model", "state_dict"):  # the original release wraps them
         if isinstance(found, Mapping) and isinstance(found.get(outer), Mapping):
             found = found[outer]
@@ -166,21 +171,26 @@ def _torch(path: Path) -> dict[str, Callable[[], np.ndarray]]:
     return {str(name): reader(tensor) for name, tensor in found.items()}
 
 
-def _refuse_program(path: Path) -> None:
-    """ValueError where an archive is TorchScript's, as those of OpenAI's CLIP are.
+def _is_program(path: Path) -> bool:
+    """Whether an archive is TorchScript's, as those of OpenAI's CLIP are.
 
     To load one is to run what it holds.
     """
     with zipfile.ZipFile(path) as archive:
-        program = any(name.endswith("/constants.pkl") for name in archive.namelist())
-    if program:
-        plain = path.with_name(f"{path.stem}.weights.pt")
-        raise ValueError(
-            f"{path} is a TorchScript archive, a program beside its weights, which is "
-            f"not run here. If you trust it, take them out and name {plain} instead: "
-            f'python -c "import torch; torch.save(torch.jit.load({str(path)!r}, '
-            f"'cpu').state_dict(), {str(plain)!r})\""
-        )
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _way_out(path: Path) -> str:
+    plain = path.with_name(f"{path.stem}.weights.pt")
+    code = (
+        f"import torch; torch.save(torch.jit.load({str(path)!r}, 'cpu').state_dict(), "
+        f"{str(plain)!r})"
+    )
+    return (
+        f"is a TorchScript archive, a program beside its weights, which is not run "
+        f"here. If you trust it, take them out and name {plain} instead: python -c "
+        f"{shlex.quote(code)}"
+    )
 
 
 def _shards(index: Path, stack: ExitStack) -> dict[str, Callable[[], np.ndarray]]:

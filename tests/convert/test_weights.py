@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shlex
 
 import ml_dtypes
 import numpy as np
@@ -183,17 +184,26 @@ class TestTorch:
                 return x * self.weight
 
         module = torch.nn.Sequential(Norm())
-        path = tmp_path / "ViT-B-16.pt"
+        path = tmp_path / "OpenAI's ViT-B-16.pt"
         torch.jit.script(module).save(path)
         with pytest.raises(ValueError, match="TorchScript archive") as error:
             with weights.opened(path):
                 pass
         message = str(error.value)
         assert message.startswith(str(path))
-        exec(message.partition('python -c "')[2].removesuffix('"'))
-        with weights.opened(tmp_path / "ViT-B-16.weights.pt") as found:
+        (program,) = shlex.split(message.partition("python -c ")[2])
+        exec(program)
+        with weights.opened(tmp_path / "OpenAI's ViT-B-16.weights.pt") as found:
             assert set(found) == {"0.weight", "0.size"}
             np.testing.assert_array_equal(found["0.weight"], np.ones(3))
+
+    def test_a_damaged_directory_of_an_archive(self, tmp_path):
+        path = tmp_path / "pytorch_model.bin"
+        self.torch.save(self.tensors, path)
+        path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"PK\0\0", 1))
+        with pytest.raises(ValueError, match="pytorch_model.bin .*cannot be read"):
+            with weights.opened(tmp_path):
+                pass
 
     def test_cut_off(self, tmp_path):
         path = tmp_path / "pytorch_model.bin"
