@@ -11,6 +11,11 @@ The first prints `a.jpg: a cat on a mat`, a line a file; `--json` prints a list 
 clip, its pictures the frames in the order of their names, and so are all files together
 with `--video`, those in folders too. Every file is read before the first caption is
 written: where one cannot be, all that cannot are named and nothing is printed.
+
+Texts are searched for as the run, or the checkpoint, is evaluated; flags change what
+they name of that search and leave the rest. Where it is `Sample`, texts are drawn here
+too: the k-th file's follows from `--config.seed` and k, not from `--batch`; `--beams=1`
+is the way to the likeliest instead.
 """
 
 import io
@@ -107,21 +112,13 @@ def captions(
     """What a model says of each clip, in their order, `batch` of them at a time.
 
     Raises:
-        ValueError: a question that is too long, or naming every file that cannot be
-            read; before the first caption.
+        ValueError: texts that are too long for the model, or naming every file that
+            cannot be read; before the first caption.
     """
     model, loader = build(trained.config.model), build(trained.config.loader)
-    prefix = [trained.tokenizer.bos]
-    if question is not None:
-        prefix += trained.tokenizer.encode(question)
-        # The begin token is fed too, the last token of an answer is not.
-        room = model.embed.positions - search.max_tokens
-        if len(prefix) - 1 > room:
-            raise ValueError(
-                f"--question has {len(prefix) - 1} tokens; before an answer of "
-                f"{search.max_tokens}, the model's {model.embed.positions} positions "
-                f"hold {max(0, room)}: shorten it, or lower --max_tokens"
-            )
+    asked = trained.tokenizer.encode(question) if question is not None else []
+    _require_room(len(asked), search.max_tokens, model.embed.positions)
+    prefix = [trained.tokenizer.bos, *asked]
     pictures = read(given, loader, model.frames)
     params = trained.parameters()
     write = Writer(
@@ -151,6 +148,27 @@ def captions(
             if len(sizes) == 1:
                 yield from (said.pop(place) for place in part)
     yield from (said[place] for place in sorted(said))
+
+
+def _require_room(question: int, answer: int, positions: int) -> None:
+    """ValueError where a model cannot read a question and write an answer, in tokens.
+
+    The begin token is fed too, the last token of an answer is not.
+    """
+    if answer > positions:
+        raise ValueError(
+            f"a text of {answer} tokens does not fit the model's {positions} "
+            f"positions: add --max_tokens={positions} or less"
+        )
+    if question + answer > positions:
+        room, left = positions - answer, positions - question
+        ways = [f"shorten it to {room}"] if room else []
+        ways += [f"add --max_tokens={left} or less"] if left > 0 else []
+        raise ValueError(
+            f"--question has {question} tokens; before an answer of {answer}, the "
+            f"model's {positions} positions hold {room}: "
+            + (", or ".join(ways) or "shorten it, and lower --max_tokens")
+        )
 
 
 def _frames(pictures: Sequence[np.ndarray], frames: int) -> dict[str, np.ndarray]:
