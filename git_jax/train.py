@@ -247,13 +247,13 @@ def fit(config: ConfigDict, directory: Path) -> None:
     source, task, loader = made["data"], made["task"], made["loader"]
     program, mesh = Program.of(config), made["mesh"].mesh()
     with run.begun(config):
-        tower = program.model.encoder
+        share = {"batch": config.batch, "ranks": jax.process_count()}
+        shapes, tower = loader.shapes(**share), program.model.encoder
         vit.require_whole_patches(tower, [loader.image.size], "loader.image.size")
         vit.require_whole_patches(tower, loader.sizes, "a size of loader.sizes")
         tokenizer = run.tokenizer(config, source)
         loader.refuse_unreadable(source, task, tokenizer, config.seed)
-        share = {"batch": config.batch, "ranks": jax.process_count()}
-        trainer = Trainer.on(program, mesh, loader.shapes(**share))
+        trainer = Trainer.on(program, mesh, shapes)
         evaluator = Evaluator(made, tokenizer, mesh)
     about = run.about(config, tokenizer)
     main = jax.process_index() == 0

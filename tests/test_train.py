@@ -18,7 +18,7 @@ from git_jax import config as configs
 from git_jax.checkpoint import Checkpoints
 from git_jax.config import build, spec
 from git_jax.data import tokenizer as tokenizers
-from git_jax.data.image import Resize
+from git_jax.data.image import Resize, Within
 from git_jax.data.scenes import Scenes
 from git_jax.init import Init
 from git_jax.run import Run
@@ -404,6 +404,12 @@ def test_a_vocabulary_without_room_for_the_tokenizer_is_refused(tmp_path):
     [
         (dict(loader__image__size=36), r"loader.image.size=36.*encoder.patch=8.*32 or"),
         (dict(loader__sizes=(32, 44)), r"loader.sizes=44.*last 4 pixels.*40 or 48"),
+        (dict(loader__sizes=(32, 4)), r"loader.sizes=4 .*: take 8$"),
+        (dict(loader__sizes=(0, 32)), r"loader.sizes=\(0, 32\): size=0 is no width"),
+        (
+            dict(loader__image=spec(Within, short=32, long=48)),
+            r"loader.image.long=48 keeps the aspect",
+        ),
     ],
 )
 def test_pictures_whose_edge_would_not_be_seen_are_refused(tmp_path, changes, message):

@@ -126,6 +126,17 @@ class Loader:
             raise ValueError(
                 f"--config.loader.long={self.long!r} is neither 'refuse' nor 'cut'"
             )
+        _ = self._images  # refuses a size that is none
+
+    @property
+    def _images(self) -> list[Transform]:
+        """What makes squares of the pictures of training batches, one after another."""
+        image = cast(Any, self.image)
+        try:
+            made = [dataclasses.replace(image, size=size) for size in self.sizes]
+        except (TypeError, ValueError) as error:  # no size, or an image without one
+            raise ValueError(f"--config.loader.sizes={self.sizes}: {error}") from error
+        return made or [self.image]
 
     def shapes(self, batch: int, *, ranks: int = 1) -> dict[str, np.ndarray]:
         """Zeros in the form of one rank's rows of a training batch.
@@ -166,11 +177,8 @@ class Loader:
         rows = _share(batch, ranks)
         drawn = parts(source)
         reader = self._reader(source, task, tokenizer)
-        images = [
-            dataclasses.replace(cast(Any, self.image), size=size) for size in self.sizes
-        ]
         make = _Training(
-            [dataclasses.replace(reader, image=image) for image in images] or [reader],
+            [dataclasses.replace(reader, image=image) for image in self._images],
             order(drawn, seed),
             drawn,
             seed,
@@ -233,7 +241,7 @@ class Loader:
         if long is not None:
             raise ValueError(
                 f"--config.loader.image.long={long} keeps the aspect of each picture, "
-                "and a batch has one shape: score squares, with "
+                "and a batch has one shape: score a Crop's squares, with "
                 "--config.loader.image.long=none; git_jax.caption reads any shape"
             )
 

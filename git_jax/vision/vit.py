@@ -121,10 +121,12 @@ def require_whole_patches(tower: nn.Module, sides: Iterable[int], where: str) ->
     patch = tower.patch
     for side in sides:
         if rest := side % patch:
+            near = [str(side - rest)] if side > rest else []
+            near.append(str(side - rest + patch))
             raise ValueError(
                 f"{where}={side} is no multiple of encoder.patch={patch}, and the last "
-                f"{rest} pixels of each side would not be seen: take {side - rest} or "
-                f"{side - rest + patch}"
+                f"{rest} pixels of each side would not be seen: take "
+                f"{' or '.join(near)}"
             )
 
 
