@@ -8,14 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from git_jax import losses
 from git_jax.data.image import Crop
 from git_jax.data.pipeline import Loader
+from git_jax.data.rows import pack_rows
 from git_jax.data.scenes import Scenes
 from git_jax.data.tokenizer import Bytes
 from git_jax.decode.search import Greedy
 from git_jax.models.git import Git, generate
 from git_jax.nn import mask
-from git_jax.nn.embed import TextEmbed, logits
+from git_jax.nn.embed import Head, TextEmbed, logits
 from git_jax.nn.transformer import Stack
 from git_jax.sharding import Layout
 from git_jax.tasks.caption import Caption
@@ -157,6 +159,30 @@ def test_gradients_flow_from_a_token_to_its_past_and_the_picture_alone(params, b
         np.testing.assert_array_equal(touched, np.arange(position + 1))
         assert (abs(pixels[0]).max(axis=(1, 2, 3)) > 0).all()
         assert abs(pixels[1:]).max() == 0
+
+
+def test_padding_teaches_its_row_nothing(params, batch):
+    """Whose gradient the references hold at zero (`padding_idx`): here it is zero."""
+    texts = [([7, 8], [9, 4, 2]), ([], [5, 6, 2]), ([3], [5, 9, 8, 2])]
+    packed = pack_rows(texts, LENGTH, Bytes())._asdict()
+    assert (packed["tokens"] == Bytes().pad).any(axis=1).all()
+    batch = jax.tree.map(jnp.asarray, batch | packed)
+    loss, embed = losses.Caption(), params["embed"]
+
+    @jax.jit
+    @jax.grad
+    def learnt(word):
+        outputs = git().apply(
+            {"params": params | {"embed": embed | {"word": word}}}, batch
+        )
+        # An untied head: a tied one learns of every word that it does not choose.
+        head = Head(embed["word"], embed["output_bias"])
+        of = {"caption": loss.weight(batch)}
+        return losses.total({"caption": loss}, outputs | {"head": head}, batch, of)[0]
+
+    touched = np.flatnonzero(abs(learnt(embed["word"])).sum(axis=1) > 0)
+    read = {Bytes().bos, *(id for prefix, words in texts for id in prefix + words[:-1])}
+    assert Bytes().pad not in read and touched.tolist() == sorted(read)
 
 
 def test_no_text_changes_an_image_feature(params, batch):
